@@ -1,0 +1,139 @@
+# The commands of llmchat. Each makes ready what it needs; `make help` lists them.
+#
+# Settings come from the environment, from .env or from the command line: make run PORT=8123
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types format bench requirements clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
+UV := uv==0.13.8
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## List the commands
+	@echo "make run | test | …, with settings as in: make run PORT=8123"
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1	\2/p' Makefile | expand -t 18
+
+run: $(VENV)/.run ## Make everything ready and serve the site at PORT (8000) of HOST
+	@$(PY) manage.py setup
+	@exec $(PY) manage.py serve
+
+# ---- Packages
+# Which Python there is, and whether it can make virtual environments: Debian packs that apart.
+$(PY):
+	@found= lacking=; \
+	for python in $(PYTHONS); do \
+		$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		if $$python -c 'import ensurepip, venv' 2>/dev/null; then found=$$python; break; fi; \
+		lacking=$${lacking:-$$python}; \
+	done; \
+	if [ -n "$$found" ]; then \
+		echo "Making $(VENV) with $$($$found --version)"; \
+		$$found -m venv --clear $(VENV); \
+	elif [ -n "$$lacking" ]; then \
+		version=$$($$lacking -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "$$lacking cannot make virtual environments: it lacks ensurepip." >&2; \
+		echo "On Debian and Ubuntu: apt-get install python$$version-venv" >&2; \
+		exit 1; \
+	else \
+		echo "llmchat needs Python 3.11 or newer, and there is none among: $(PYTHONS)" >&2; \
+		echo "Install one, or say where it is: make run PYTHON=/path/to/python3" >&2; \
+		exit 1; \
+	fi
+
+install = echo "Installing the packages of $(1)" \
+	&& { $(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; } \
+	&& $(PY) -m pip install --quiet --no-input --require-hashes -r $(1)
+
+$(VENV)/.run: requirements.txt | $(PY)
+	@$(call install,$<)
+	@touch $@
+
+# These include the packages of requirements.txt.
+$(VENV)/.dev: requirements-dev.txt requirements.txt | $(PY)
+	@$(call install,$<)
+	@touch $(VENV)/.run $@
+
+$(BIN)/uv: | $(PY)
+	@$(PY) -m pip install --quiet $(UV)
+
+pin = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate --no-emit-index-url $(ARGS)
+
+requirements: $(BIN)/uv ## Pin what pyproject.toml asks for; ARGS=--upgrade for the newest
+	@$(pin) --output-file requirements.txt
+	@$(pin) --extra dev --constraints requirements.txt --output-file requirements-dev.txt
+
+# ---- Tests
+TESTS := $(or $(TESTS),tests)
+browser_tests := $(filter tests/browser%,$(TESTS)) $(if $(filter tests tests/,$(TESTS)),tests/browser)
+other_tests := $(filter-out tests/browser%,$(TESTS))
+
+# Secrets and databases of their own, so that nothing depends on what this machine has.
+fresh_data = DATA_DIR=$$(mktemp -d) && export DATA_DIR && trap 'rm -rf "$$DATA_DIR"' EXIT
+# Exit code 5 is "no tests", and right where ARGS selects only tests of the other call.
+pytest = $(PY) -m pytest $(1) $(ARGS); \
+	case $$? in 0) ran=1 ;; 5) $(if $(ARGS),,failed=1) ;; *) ran=1 failed=1 ;; esac
+
+# Playwright keeps an event loop in the main thread, so its tests get a process of their own.
+test: $(VENV)/.dev ## Run every test; TESTS=tests/monitor and ARGS="-k name" for some
+	@$(fresh_data); ran=0 failed=0; \
+	$(PY) manage.py collectstatic --no-input --verbosity 0 || exit 1; \
+	$(if $(strip $(other_tests)),$(call pytest,--ignore=tests/browser $(other_tests));) \
+	$(if $(strip $(browser_tests)),\
+		CHROMIUM=$$($(PY) -m tests.browser.chromium) || exit 1; export CHROMIUM; \
+		$(call pytest,$(browser_tests));) \
+	[ $$ran = 1 ] && [ $$failed = 0 ]
+
+bench: $(VENV)/.dev ## Run the benchmarks, each of which says what it measures
+	@$(fresh_data); \
+	for file in $$(grep -l __main__ benchmarks/*.py); do \
+		name=$$(basename $$file .py); echo "== $$name"; \
+		$(PY) -m benchmarks.$$name $(ARGS) || exit 1; \
+	done
+
+# ---- Checks
+# One line for a step that goes well; what it had to say, too, for one that does not.
+begin = $(fresh_data); failed=0; \
+	step() { \
+		name=$$1; shift; \
+		if said=$$("$$@" 2>&1); then printf '%-24s ok\n' "$$name"; \
+		else failed=1; printf '%-24s FAILED\n%s\n' "$$name" "$$said"; fi; \
+	}
+templates = find templates -name '*.html'
+# As in production, whatever .env says: an empty value stands for the default.
+production = env HTTPS=true ALLOWED_HOSTS=chat.example.org DEBUG= SECRET_KEY= ENCRYPTION_KEYS= \
+	DATABASE_URL= TRUSTED_PROXIES=
+
+lint_steps = \
+	step "format" $(BIN)/ruff format --check --quiet .; \
+	step "rules" $(BIN)/ruff check --quiet .; \
+	step "templates" $(BIN)/djade --check $$($(templates)); \
+	step "spelling" $(BIN)/typos; \
+	step "imports" $(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
+type_steps = step "types" $(BIN)/mypy
+site_steps = \
+	step "deployment" $(production) $(PY) manage.py check --deploy --fail-level WARNING; \
+	step "migrations" $(production) $(PY) manage.py makemigrations --check --dry-run; \
+	step "requirements" $(PY) -m tests.tools.pins
+
+check: $(VENV)/.dev ## Check format, rules, types, layers, deployment and requirements
+	@$(begin); $(lint_steps); $(type_steps); $(site_steps); exit $$failed
+
+lint: $(VENV)/.dev ## Only the checks of the text: format, rules, templates, spelling, layers
+	@$(begin); $(lint_steps); exit $$failed
+
+types: $(VENV)/.dev ## Only the check of the types
+	@$(begin); $(type_steps); exit $$failed
+
+format: $(VENV)/.dev ## Format Python and templates
+	@$(BIN)/ruff check --quiet --select I --fix .
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/djade $$($(templates)) || $(BIN)/djade --check $$($(templates))
+
+clean: ## Remove what can be made again; the data stay
+	@rm -rf $(VENV) .cache staticfiles test-results .pytest_cache .ruff_cache .mypy_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

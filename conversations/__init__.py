@@ -1,0 +1,1 @@
+"""Sessions, messages, runs and what they cost: the engine, its journal, and the chat pages."""

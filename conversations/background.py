@@ -1,0 +1,39 @@
+"""Work beside the requests: database calls in one bounded pool, and tasks that the server owns.
+
+A task that is started from a request would inherit the request's own thread and keep a database
+connection in it for ever; `spawn` gives it a fresh context, and `in_database` a thread of the
+pool, whose connection is closed after the call (docs/decisions.md has the figures).
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+from channels.db import database_sync_to_async
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+pool = ThreadPoolExecutor(4, thread_name_prefix="database")
+# The journal's writes have a thread of their own: page loads that fill the pool do not delay them.
+writer_pool = ThreadPoolExecutor(1, thread_name_prefix="journal")
+_tasks: set[asyncio.Task[Any]] = set()
+
+
+def in_database(
+    function: Callable[P, T], *, executor: ThreadPoolExecutor = pool
+) -> Callable[P, Awaitable[T]]:
+    """`function`, made awaitable: it runs in the pool and may use the ORM."""
+    return database_sync_to_async(function, thread_sensitive=False, executor=executor)
+
+
+def spawn(coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """A task that no request owns: it outlives the one that started it."""
+    task = asyncio.get_running_loop().create_task(
+        coroutine, name=name, context=contextvars.Context()
+    )
+    _tasks.add(task)  # the loop itself keeps only weak references
+    task.add_done_callback(_tasks.discard)
+    return task

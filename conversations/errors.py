@@ -1,0 +1,103 @@
+"""How a run can fail, in the words of the contract (S8): the providers' errors and our own.
+
+    Failure                  what a reader is told: code, message, recoverable, retry_after
+    RunError                 the server's own reasons
+    ├── BudgetExceeded       BUDGET_EXCEEDED
+    ├── Interrupted          INTERRUPTED, the server went away
+    └── InternalError        INTERNAL_ERROR, a defect or broken storage
+    Refusal                  why nothing was started
+    ├── RunInProgress        the session already has a run
+    ├── KeyReused            the idempotency key stands for another request
+    ├── TooManyRuns          the person's limit is reached
+    └── ShuttingDown         this process takes no new runs
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from providers.errors import ProviderError
+
+
+class RunError(Exception):
+    """The server's own reason to end a run. The text is for people."""
+
+    code: ClassVar[str]
+    recoverable: ClassVar[bool] = True
+
+
+class BudgetExceeded(RunError):
+    code = "BUDGET_EXCEEDED"
+    recoverable = False
+
+
+class Interrupted(RunError):
+    code = "INTERRUPTED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server was stopped while this answer was written. What it had so far is kept; "
+            "try again."
+        )
+
+
+class InternalError(RunError):
+    code = "INTERNAL_ERROR"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Something went wrong inside llmchat; the details are in the server's log. Try again."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The end of a run that failed, as readers are told. `retry_after` is in seconds or None."""
+
+    code: str
+    message: str
+    recoverable: bool
+    retry_after: float | None = None
+
+    @classmethod
+    def of(cls, error: ProviderError | RunError) -> "Failure":
+        if isinstance(error, ProviderError):
+            return cls(error.code, error.message, error.recoverable, error.retry_after)
+        return cls(error.code, str(error), error.recoverable)
+
+
+class Refusal(Exception):
+    """Nothing was started and nothing was stored. `status` is the HTTP status that says so."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    message: ClassVar[str]
+    retry_after: ClassVar[int | None] = None  # s
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RunInProgress(Refusal):
+    status = 409
+    code = "RUN_IN_PROGRESS"
+    message = "This chat is still writing an answer. Wait for its end, or stop it first."
+
+
+class KeyReused(Refusal):
+    status = 409
+    code = "IDEMPOTENCY_KEY_REUSED"
+    message = "This idempotency key was used for another request. Send a new one."
+
+
+class TooManyRuns(Refusal):
+    status = 429
+    code = "TOO_MANY_RUNS"
+    message = "Too many of your answers are being written. Wait until one has ended."
+    retry_after = 5
+
+
+class ShuttingDown(Refusal):
+    status = 503
+    code = "SHUTTING_DOWN"
+    message = "The server is restarting. Send it again in a few seconds."
+    retry_after = 5

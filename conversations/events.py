@@ -1,0 +1,152 @@
+"""The events of a run in the exact shapes that readers depend on (contract S2 to S8).
+
+An event is its JSON text from the moment it is made: it is encoded once, then numbered, stored
+and sent as it is. The text is ASCII, so that no reader, however it cuts lines, can be misled by
+a character inside (U+2028, for instance), and always begins with the type.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from conversations.errors import Failure
+
+END_TYPES = ("done", "error")
+_encoder = json.JSONEncoder(separators=(",", ":"))
+encode = _encoder.encode
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """One event of a run: `number` counts from 1 without a gap, `data` is a JSON object."""
+
+    number: int
+    type: str
+    data: str
+
+    @property
+    def is_end(self) -> bool:
+        return self.type in END_TYPES
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        parsed: dict[str, Any] = json.loads(self.data)
+        return parsed
+
+
+def from_lines(first: int, lines: str) -> list[RunEvent]:
+    """The events of a stored batch, the first of which has the number `first`."""
+    return [_numbered(first + index, line) for index, line in enumerate(lines.split("\n"))]
+
+
+def to_lines(events: Iterable[RunEvent]) -> str:
+    return "\n".join(event.data for event in events)
+
+
+def _numbered(number: int, data: str) -> RunEvent:
+    # '{"type":"chunk",…': the type stands at the same place in every event.
+    return RunEvent(number, data[9 : data.index('"', 9)], data)
+
+
+def _event(type: str, fields: Mapping[str, Any]) -> str:
+    return encode({"type": type, **fields})
+
+
+def metadata(
+    *,
+    run_id: UUID,
+    user_message_id: int | None,
+    user_prompt: str,
+    input_tokens: int,
+    context_size: int,
+) -> str:
+    return _event(
+        "metadata",
+        {
+            "run_id": str(run_id),
+            "user_message_id": user_message_id,
+            "user_prompt": user_prompt,
+            "input_tokens": input_tokens,
+            "context_size": context_size,
+        },
+    )
+
+
+def request_data(fields: Mapping[str, Any]) -> str:
+    """S5; `runs.request_data` gathers the fields."""
+    return _event("request_data", fields)
+
+
+def chunk(content: str, tokens: int) -> str:
+    # Put together by hand: it is the one event that is made thousands of times.
+    return f'{{"type":"chunk","content":{encode(content)},"tokens":{tokens}}}'
+
+
+def reasoning(content: str, tokens: int) -> str:
+    return f'{{"type":"reasoning","content":{encode(content)},"tokens":{tokens}}}'
+
+
+def tool_call(index: int, id: str, name: str, arguments: str) -> str:
+    return _event("tool_call", {"index": index, "id": id, "name": name, "arguments": arguments})
+
+
+def retry(*, attempt: int, max_attempts: int, delay: float, code: str) -> str:
+    """`attempt` is the one that comes next, after `delay` seconds."""
+    return _event(
+        "retry",
+        {
+            "attempt": attempt,
+            "max_attempts": max_attempts,
+            "delay": round(delay, 3),
+            "code": code,
+        },
+    )
+
+
+def done(
+    *,
+    assistant_message_id: int | None,
+    full_response: str,
+    finish_reason: str | None,
+    provider_finish_reason: str | None,
+    stopped: bool,
+    metrics: Mapping[str, Any],
+    cost_source: str,
+) -> str:
+    return _event(
+        "done",
+        {
+            "assistant_message_id": assistant_message_id,
+            "full_response": full_response,
+            "finish_reason": finish_reason,
+            "provider_finish_reason": provider_finish_reason,
+            "stopped": stopped,
+            "metrics": metrics,
+            "cost_source": cost_source,
+        },
+    )
+
+
+def error(failure: Failure, *, assistant_message_id: int | None) -> str:
+    return _event(
+        "error",
+        {
+            "code": failure.code,
+            "message": failure.message,
+            "recoverable": failure.recoverable,
+            "retry_after": failure.retry_after,
+            "assistant_message_id": assistant_message_id,
+        },
+    )
+
+
+def block(index: int, html: str, *, is_open: bool, tokens: int) -> str:
+    """A rendered block of the answer, for the page (S2): it replaces the one with its index."""
+    return _event("block", {"index": index, "html": html, "open": is_open, "tokens": tokens})
+
+
+def joined_text(events: Sequence[RunEvent], type: str) -> str:
+    """The text that all events of this type hold together."""
+    return "".join(event.fields["content"] for event in events if event.type == type)

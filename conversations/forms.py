@@ -1,0 +1,126 @@
+"""Every bound of a request, once for form, JSON and query string (contract C1)."""
+
+import json
+import math
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+
+from conversations.models import TITLE_CHARACTERS
+from conversations.runs import Asked
+from providers.adapters.base import Parameters
+
+SCALARS = (str, int, float, type(None))
+
+
+class Unreadable(Exception):
+    """The body of a request is not what its content type says (400)."""
+
+
+def request_data(request: HttpRequest) -> dict[str, Any]:
+    """The fields of a POST, from a form or from a JSON object. Raises Unreadable."""
+    if request.content_type != "application/json":
+        return request.POST.dict()
+    try:
+        data = json.loads(request.body)
+    except (ValueError, RecursionError):
+        raise Unreadable("The body is not valid JSON.") from None
+    if not isinstance(data, dict):
+        raise Unreadable("The body has to be a JSON object.")
+    return data
+
+
+def no_broken_text(text: str) -> None:
+    """Half a character (a lone surrogate) can be neither stored nor sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValidationError("This text has a character that is not valid Unicode.") from None
+
+
+class PlainForm(forms.Form):
+    """A form whose values are texts and numbers: `true`, lists and objects are errors."""
+
+    def clean(self) -> dict[str, Any]:
+        for name in self.fields:
+            value = self.data.get(name)
+            if isinstance(value, bool) or not isinstance(value, SCALARS):
+                self._errors.pop(name, None)  # one error that says it all
+                self.add_error(name, "Give a text or a number here.")
+        return self.cleaned_data
+
+
+class NumberField(forms.FloatField):
+    """A finite number."""
+
+    def to_python(self, value: Any) -> float | None:
+        number = super().to_python(value)
+        if number is not None and not math.isfinite(number):
+            raise ValidationError("Enter a number.", code="invalid")
+        return number
+
+
+class MessageForm(PlainForm):
+    """What is sent with a message; also shows the session's parameters in the composer.
+
+    Blank fields mean the configuration's default.
+    """
+
+    prompt = forms.CharField(
+        strip=False,
+        validators=[no_broken_text],
+        error_messages={"required": "Write a message first."},
+    )
+    configuration_id = forms.CharField(required=False, max_length=100, validators=[no_broken_text])
+    temperature = NumberField(required=False, min_value=0, max_value=2)
+    max_tokens = forms.IntegerField(required=False, min_value=1, max_value=128_000)
+    top_p = NumberField(required=False, min_value=0, max_value=1)
+    context_limit = forms.IntegerField(required=False, min_value=0, max_value=100)
+    idempotency_key = forms.CharField(required=False, max_length=200, validators=[no_broken_text])
+
+    def clean_prompt(self) -> str:
+        # Browsers send line breaks as CR LF: what counts is what was typed.
+        prompt: str = self.cleaned_data["prompt"].replace("\r\n", "\n")
+        if not prompt.strip():
+            raise ValidationError("Write a message first.", code="required")
+        if len(prompt) > settings.PROMPT_MAX_CHARACTERS:
+            raise ValidationError(
+                f"The message has {len(prompt):,} characters; "
+                f"at most {settings.PROMPT_MAX_CHARACTERS:,} are allowed. Shorten it.",
+                code="max_length",
+            )
+        return prompt
+
+    @property
+    def asked(self) -> Asked:
+        """The checked values. Only for a valid form."""
+        data = self.cleaned_data
+        return Asked(
+            prompt=data.get("prompt", ""),
+            parameters=Parameters(
+                temperature=data["temperature"],
+                top_p=data["top_p"],
+                max_tokens=data["max_tokens"],
+            ),
+            context_limit=data["context_limit"],
+            idempotency_key=data["idempotency_key"],
+        )
+
+
+class ParametersForm(MessageForm):
+    """The same without a prompt: what a retry sends, or a question about the context."""
+
+    prompt = None  # type: ignore[assignment]  # Django's way to leave out an inherited field
+
+    def clean_prompt(self) -> str:
+        return ""
+
+
+class TitleForm(PlainForm):
+    title = forms.CharField(max_length=TITLE_CHARACTERS, validators=[no_broken_text])
+
+    def clean_title(self) -> str:
+        return " ".join(self.cleaned_data["title"].split())

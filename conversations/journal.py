@@ -1,0 +1,334 @@
+"""The ordered log of each run: one writer numbers and stores, any number of readers follow.
+
+What it promises (guarantees G1 to G4, G7 and G8):
+
+- Numbers start at 1, have no gap and never change; only `Journal.append` and `close` give them.
+- A run's events are stored by one durable writer: all runs that have something new share one
+  transaction every STORE_INTERVAL, in a thread of its own. Nothing is written on the event loop.
+- A reader sees an event at once, but never one whose older neighbours have been waiting to be
+  stored for more than VISIBLE_UNSTORED seconds: when storage stalls, readers pause.
+- The end is stored, together with its message and usage row, before any reader sees it, and
+  exactly once: the writer owns a run only while its status is RUNNING and its lease is ours.
+- Readers are positions, not queues: coming, going or being slow costs the run nothing.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from time import monotonic
+from uuid import UUID
+
+from django.db import InterfaceError, OperationalError, transaction
+from django.utils import timezone
+
+from conversations.background import in_database, writer_pool
+from conversations.bus import Bus
+from conversations.events import RunEvent, from_lines, to_lines
+from conversations.models import EventBatch, Run
+
+log = logging.getLogger(__name__)
+
+VISIBLE_UNSTORED = 0.2  # s
+LINGER = 10.0  # s that a finished run stays on the bus, for readers that are about to come back
+STORAGE_PATIENCE = 30.0  # s of failing writes, after which running runs are given up
+RETRY_STORE = 0.5  # s between two tries to write
+
+# Called inside the writer's transaction with the number of the end: stores what belongs to it
+# and gives the event.
+CloseRun = Callable[[int], RunEvent]
+
+
+class RunLost(Exception):
+    """The run is no longer this process's: it was deleted, or closed after its lease ran out."""
+
+
+@dataclass(slots=True)
+class RunLog:
+    """The owner's end of one run's log."""
+
+    run_id: UUID
+    number: int  # of the last event
+    unstored: list[RunEvent] = field(default_factory=list)
+    unstored_since: float = 0.0  # monotonic, of the first one
+    storing_since: float | None = None  # the same for those in the transaction under way
+    held: list[RunEvent] = field(default_factory=list)  # not shown before they are stored
+    closing: tuple[CloseRun, asyncio.Future[RunEvent]] | None = None
+    is_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """One run's share of a transaction."""
+
+    log: RunLog
+    events: list[RunEvent]
+    closing: tuple[CloseRun, asyncio.Future[RunEvent]] | None
+
+
+class Journal:
+    """The logs of the runs of one process, and the readers' way to all runs."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        store_interval: float,
+        lease: float,
+        heartbeat: float,
+        on_lost: Callable[[UUID], None],
+        on_storage_failure: Callable[[], None],
+    ) -> None:
+        """`on_lost` is told a run that is no longer ours; `on_storage_failure` that no write has
+        succeeded for STORAGE_PATIENCE seconds."""
+        self.worker = uuid.uuid4()
+        self.lease = lease
+        self.store_interval = store_interval
+        self.heartbeat = heartbeat
+        self._bus = bus
+        self._on_lost = on_lost
+        self._on_storage_failure = on_storage_failure
+        self._open: dict[UUID, RunLog] = {}
+        self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._failing_since: float | None = None
+        self._renewed_at = 0.0
+
+    # ---- the owner's side
+
+    def open(self, run_id: UUID, opening: Sequence[RunEvent]) -> RunLog:
+        """Takes over a run whose `opening` events are stored already, and shows those."""
+        run_log = RunLog(run_id, opening[-1].number)
+        self._open[run_id] = run_log
+        self._bus.publish(run_id, opening)
+        return run_log
+
+    def append(self, run_log: RunLog, type: str, data: str) -> None:
+        """Numbers an event, shows it and has it stored soon. Costs no thread and no write."""
+        run_log.number += 1
+        event = RunEvent(run_log.number, type, data)
+        now = monotonic()
+        if not run_log.unstored:
+            run_log.unstored_since = now
+            self._store_soon()
+        run_log.unstored.append(event)
+        oldest = run_log.storing_since or run_log.unstored_since
+        if run_log.held or now - oldest > VISIBLE_UNSTORED:
+            run_log.held.append(event)
+        else:
+            self._bus.publish(run_log.run_id, (event,))
+
+    async def close(self, run_log: RunLog, close: CloseRun) -> RunEvent:
+        """Stores what is left and the end that `close` makes, then shows it.
+
+        Waits as long as storage fails. Raises RunLost if the run is no longer ours, and whatever
+        `close` raises.
+        """
+        if run_log.is_lost:
+            raise RunLost
+        future: asyncio.Future[RunEvent] = asyncio.get_running_loop().create_future()
+        run_log.closing = (close, future)
+        self._due.set()
+        return await future
+
+    # ---- the writer
+
+    async def write_forever(self) -> None:
+        """Stores what is due until it is cancelled. One such task runs in each process."""
+        while True:
+            try:
+                async with asyncio.timeout(self.lease / 3):
+                    await self._due.wait()
+            except TimeoutError:
+                pass  # nothing new: renew the leases
+            self._due.clear()
+            await self._store()
+
+    def _store_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(
+                self.store_interval, self._due.set
+            )
+
+    async def _store(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        started = monotonic()
+        renews_all = started - self._renewed_at >= self.lease / 3
+        writes = []
+        for run_log in self._open.values():
+            if run_log.unstored or run_log.closing or renews_all:
+                writes.append(_Write(run_log, run_log.unstored, run_log.closing))
+                if run_log.unstored:
+                    run_log.storing_since = run_log.unstored_since
+                    run_log.unstored = []
+        if not writes:
+            return
+        try:
+            ends = await in_database(_store, executor=writer_pool)(
+                self.worker, self.lease, writes
+            )
+        except Exception:  # whatever it was: without its writer, no run would ever end
+            self._not_stored(writes, started)
+            return
+        self._failing_since = None
+        if renews_all:
+            self._renewed_at = started
+        for write in writes:
+            self._stored(write, ends[write.log.run_id])
+
+    def _not_stored(self, writes: Sequence[_Write], started: float) -> None:
+        log.warning("storing the events of %d runs failed; trying again", len(writes), exc_info=True)
+        for write in writes:
+            run_log = write.log
+            if write.events:
+                run_log.unstored = write.events + run_log.unstored
+                run_log.unstored_since = run_log.storing_since or started
+                run_log.storing_since = None
+        self._failing_since = self._failing_since or started
+        if monotonic() - self._failing_since > STORAGE_PATIENCE:
+            self._on_storage_failure()
+        asyncio.get_running_loop().call_later(RETRY_STORE, self._due.set)
+
+    def _stored(self, write: _Write, end: RunEvent | Exception | None) -> None:
+        run_log = write.log
+        run_log.storing_since = None
+        if isinstance(end, RunLost):
+            run_log.is_lost = True
+        elif run_log.held:
+            self._bus.publish(run_log.run_id, run_log.held)
+            run_log.held = []
+        if run_log.unstored:
+            # They came while the transaction ran: their age counts from now.
+            run_log.unstored_since = monotonic()
+            self._store_soon()
+        if isinstance(end, RunEvent):
+            run_log.number = end.number
+            self._bus.publish(run_log.run_id, (end,))
+        if write.closing is not None or run_log.is_lost:
+            self._forget(run_log)
+        if write.closing is not None:
+            _, future = write.closing
+            if isinstance(end, Exception):
+                future.set_exception(end)
+            elif end is not None:
+                future.set_result(end)
+        elif run_log.is_lost:
+            self._on_lost(run_log.run_id)
+
+    def _forget(self, run_log: RunLog) -> None:
+        self._open.pop(run_log.run_id, None)
+        if run_log.is_lost:
+            self._bus.forget(run_log.run_id)
+        else:
+            asyncio.get_running_loop().call_later(LINGER, self._bus.forget, run_log.run_id)
+
+    # ---- the readers' side
+
+    def known_number(self, run_id: UUID) -> int | None:
+        """The number of the last event, if this process owns the run."""
+        run_log = self._open.get(run_id)
+        return run_log.number if run_log else None
+
+    async def follow(
+        self, run_id: UUID, after: int = 0
+    ) -> AsyncGenerator[Sequence[RunEvent], None]:
+        """The events after number `after`, in order and without a gap, up to the end event.
+
+        First what exists, in one or more batches, then live. An empty batch says that nothing
+        came for a heartbeat. Ends after the end event, or when the run was deleted.
+        """
+        events = await self._bus.read(run_id, after, 0)
+        while True:
+            if not events or events[0].number != after + 1:
+                stored, is_over = await in_database(_read)(run_id, after)
+                events = stored
+                if not stored and is_over:
+                    return
+            yield events
+            if events:
+                after = events[-1].number
+                if events[-1].is_end:
+                    return
+            events = await self._bus.read(run_id, after, self.heartbeat)
+
+
+def _store(
+    worker: UUID, lease: float, writes: Sequence[_Write]
+) -> dict[UUID, RunEvent | Exception | None]:
+    """Stores the events and ends of all `writes` in one transaction, and renews the leases.
+
+    For each run: its end event if it was closed, None if it goes on, RunLost if it is not ours
+    any more, or what its closing raised.
+    """
+    results: dict[UUID, RunEvent | Exception | None] = {}
+    with transaction.atomic():
+        # Locked, so that nobody can declare a run lost between this look and the writes.
+        ours = set(
+            Run.objects.select_for_update()
+            .running()
+            .filter(worker=worker, pk__in=[write.log.run_id for write in writes])
+            .values_list("pk", flat=True)
+        )
+        kept = [write for write in writes if write.log.run_id in ours]
+        EventBatch.objects.bulk_create(
+            _batch(write.log.run_id, write.events) for write in kept if write.events
+        )
+        Run.objects.filter(pk__in=ours).update(
+            lease_until=timezone.now() + timedelta(seconds=lease)
+        )
+        for write in writes:
+            run_id = write.log.run_id
+            if run_id not in ours:
+                results[run_id] = RunLost()
+            elif write.closing is None:
+                results[run_id] = None
+            else:
+                results[run_id] = _close(write, write.closing[0])
+    return results
+
+
+def _close(write: _Write, close: CloseRun) -> RunEvent | Exception:
+    number = write.events[-1].number if write.events else write.log.number
+    try:
+        with transaction.atomic():  # a savepoint: one run's defect does not undo the others
+            end = close(number + 1)
+            _batch(write.log.run_id, [end]).save(force_insert=True)
+    except (OperationalError, InterfaceError):
+        raise  # storage is broken for all: the whole transaction is tried again
+    except Exception as error:
+        log.exception("closing run %s failed", write.log.run_id)
+        return error
+    return end
+
+
+def _batch(run_id: UUID, events: Sequence[RunEvent]) -> EventBatch:
+    return EventBatch(
+        run_id=run_id, first=events[0].number, last=events[-1].number, lines=to_lines(events)
+    )
+
+
+def stored_events(run_id: UUID, after: int = 0) -> list[RunEvent]:
+    """The stored events of a run with numbers over `after`."""
+    batches = EventBatch.objects.filter(run_id=run_id, last__gt=after).order_by("first")
+    return [
+        event
+        for batch in batches
+        for event in from_lines(batch.first, batch.lines)
+        if event.number > after
+    ]
+
+
+def stored_number(run_id: UUID) -> int:
+    """The number of the last stored event, 0 if there is none."""
+    last = EventBatch.objects.filter(run_id=run_id).order_by("-first").values_list("last").first()
+    return last[0] if last else 0
+
+
+def _read(run_id: UUID, after: int) -> tuple[list[RunEvent], bool]:
+    # The status first: if it says that the run is over, all its events are there to be read.
+    is_over = not Run.objects.running().filter(pk=run_id).exists()
+    return stored_events(run_id, after), is_over

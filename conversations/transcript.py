@@ -1,0 +1,164 @@
+"""What a chat page shows: the branch as a list of entries, the sidebar, and the totals."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from django.db.models import Count, Exists, OuterRef, Sum
+from django.utils import timezone
+from django.utils.safestring import SafeString, mark_safe
+
+from conversations import branches
+from conversations.models import ChatSession, Message, Run, UsageLog, Viewer
+from conversations.rendering import render
+
+SIDEBAR_SESSIONS = 200
+UNKNOWN_COST = "cost unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One question or one answer, as the page shows it.
+
+    An answer that is being generated, or that failed before its first chunk, has no message.
+    """
+
+    kind: str  # "user" or "answer"
+    message: Message | None
+    run: Run | None
+    usage: UsageLog | None
+    blocks: list[SafeString]
+    question_id: int | None = None
+    is_last: bool = False
+
+    @property
+    def cost_label(self) -> str:
+        if self.usage is None:
+            return UNKNOWN_COST
+        return cost_label(self.usage.cost_usd, self.usage.cost_source)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a session used so far."""
+
+    tokens: int
+    cost_usd: Decimal | None
+    cost_label: str
+
+
+def entries(chat: ChatSession) -> list[Entry]:
+    """The entries of the branch shown, oldest first."""
+    branch = branches.shown(chat)
+    runs = Run.objects.filter(session=chat).select_related("usage").order_by("started_at")
+    run_of_answer = {run.assistant_message_id: run for run in runs if run.assistant_message_id}
+    # A question's latest run matters where no answer of it is shown, or a new one is under way.
+    last_run = {run.user_message_id: run for run in runs if run.user_message_id}
+    shown: list[Entry] = []
+    for message, following in zip(branch, [*branch[1:], None], strict=True):
+        if message.role == Message.Role.ASSISTANT:
+            run = run_of_answer.get(message.pk)
+            latest = last_run.get(message.parent_id)
+            if latest is not None and latest.is_running:
+                continue  # its question is asked again: the new answer takes this place
+            if latest is not None and message.status == Message.Status.FAILED and _failed(latest):
+                run = latest  # a retry failed before it had any text: its error is the news
+            shown.append(answer_entry(run, message, message.parent_id))
+        else:
+            shown.append(question_entry(message))
+            latest = last_run.get(message.pk)
+            answered = following is not None and following.role == Message.Role.ASSISTANT
+            if latest is not None and (latest.is_running or (not answered and _failed(latest))):
+                shown.append(answer_entry(latest, None, message.pk))
+    if shown:
+        shown[-1] = _as_last(shown[-1])
+    return shown
+
+
+def question_entry(message: Message) -> Entry:
+    return Entry("user", message, None, None, _safe(render(message.content, breaks=True)))
+
+
+def answer_entry(run: Run | None, message: Message | None, question_id: int | None) -> Entry:
+    return Entry(
+        "answer",
+        message,
+        run,
+        getattr(run, "usage", None),
+        _safe(render(message.content)) if message else [],
+        question_id,
+    )
+
+
+def run_entry(run: Run) -> Entry | None:
+    """The answer of a run as the page shows it; None where nothing of it was kept."""
+    message = run.assistant_message
+    if message is None and run.status in (Run.Status.STOPPED, Run.Status.DONE):
+        return None
+    return _as_last(answer_entry(run, message, run.user_message_id))
+
+
+def _failed(run: Run) -> bool:
+    return run.status in (Run.Status.ERROR, Run.Status.INTERRUPTED)
+
+
+def _as_last(entry: Entry) -> Entry:
+    return Entry(
+        entry.kind, entry.message, entry.run, entry.usage, entry.blocks, entry.question_id, True
+    )
+
+
+def _safe(blocks: Iterable[str]) -> list[SafeString]:
+    # Sanitised by the renderer, which is the only thing that makes them.
+    return [mark_safe(block) for block in blocks]  # noqa: S308
+
+
+def totals(chat: ChatSession) -> Totals:
+    """Tokens and cost of all runs of a session, failed and stopped ones included."""
+    logs = UsageLog.objects.filter(session_id=chat.pk)
+    sums = logs.aggregate(
+        input=Sum("prompt_tokens"), output=Sum("completion_tokens"), cost=Sum("cost_usd")
+    )
+    unknown = logs.filter(cost_usd=None).exclude(completion_tokens=None).aggregate(n=Count("pk"))
+    label = cost_label(sums["cost"], "")
+    if unknown["n"] and sums["cost"] is not None:
+        label = f"at least {label}"
+    return Totals((sums["input"] or 0) + (sums["output"] or 0), sums["cost"], label)
+
+
+def cost_label(cost: Decimal | None, source: str) -> str:
+    """Money with as many digits as it needs: "$0.00047", "$1.28", "free"; or that it is unknown."""
+    if cost is None:
+        return UNKNOWN_COST
+    approximately = "≈" if source == "estimated" and cost else ""
+    if not cost:
+        return "$0"
+    if cost >= Decimal("0.1"):
+        return f"{approximately}${cost:.2f}"
+    digits = -cost.adjusted() + 1  # two figures that count
+    return f"{approximately}${cost:.{digits}f}"
+
+
+def sidebar(user: Viewer) -> list[tuple[str, list[ChatSession]]]:
+    """A person's sessions by last activity, in groups of days; running ones are marked."""
+    running = Run.objects.running().filter(session=OuterRef("pk"))
+    sessions = (
+        ChatSession.objects.visible_to(user)
+        .by_activity()
+        .annotate(is_running=Exists(running))[:SIDEBAR_SESSIONS]
+    )
+    today = timezone.localdate()
+    groups: dict[str, list[ChatSession]] = {}
+    for chat in sessions:
+        day = timezone.localdate(chat.last_activity_at)
+        if day >= today:
+            label = "Today"
+        elif day == today - timedelta(days=1):
+            label = "Yesterday"
+        elif day > today - timedelta(days=7):
+            label = "Last 7 days"
+        else:
+            label = "Older"
+        groups.setdefault(label, []).append(chat)
+    return list(groups.items())

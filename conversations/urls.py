@@ -1,0 +1,23 @@
+from django.urls import path
+
+from conversations.views import chats, messages, runs
+
+urlpatterns = [
+    path("", chats.home, name="home"),
+    path("chat/", chats.new_chat, name="new_chat"),
+    path("chat/stream/", runs.stream, name="stream"),
+    path("chat/sidebar/", chats.sidebar, name="sidebar"),
+    path("chat/<uuid:session_id>/", chats.chat, name="chat"),
+    path("chat/<uuid:session_id>/messages/", messages.send, name="send"),
+    path("chat/<uuid:session_id>/stop/", runs.stop_chat, name="stop_chat"),
+    path("chat/<uuid:session_id>/rename/", chats.rename_chat, name="rename_chat"),
+    path("chat/<uuid:session_id>/delete/", chats.delete_chat, name="delete_chat"),
+    path("chat/<uuid:session_id>/context/", chats.chat_context, name="chat_context"),
+    path("messages/<int:message_id>/raw/", messages.message_raw, name="message_raw"),
+    path("messages/<int:message_id>/delete/", messages.delete_message, name="delete_message"),
+    path("messages/<int:message_id>/retry/", messages.retry, name="retry"),
+    path("runs/<uuid:run_id>/events/", runs.events, name="run_events"),
+    path("runs/<uuid:run_id>/stop/", runs.stop, name="stop"),
+    path("runs/<uuid:run_id>/result/", runs.result, name="run_result"),
+    path("preferences/", chats.preferences, name="preferences"),
+]

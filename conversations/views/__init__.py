@@ -1,0 +1,1 @@
+"""The addresses of the chat: each view authorises, calls one verb, and answers."""

@@ -1,0 +1,109 @@
+"""How requests are refused, in the one form that each kind of client expects (contract S12)."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.http import urlencode
+
+from conversations.errors import Refusal
+from conversations.forms import PlainForm, Unreadable
+
+log = logging.getLogger(__name__)
+
+STORAGE_RETRY = 5  # s
+
+
+class NotSignedIn(Exception):
+    """The request needs a person, and has none."""
+
+
+class Forbidden(Exception):
+    """The request is not one that the app's own page makes. The text says why."""
+
+
+def refused(
+    status: int, code: str, message: str, retry_after: int | None = None
+) -> JsonResponse:
+    response = JsonResponse({"error": {"code": code, "message": message}}, status=status)
+    if retry_after is not None:
+        response["Retry-After"] = str(retry_after)
+    return response
+
+
+def invalid(form: PlainForm) -> JsonResponse:
+    return JsonResponse({"errors": form.errors}, status=422)
+
+
+def wants_page(request: HttpRequest) -> bool:
+    """Whether a person's browser waits for a whole page: not a script, HTMX or an event stream."""
+    return request.accepts("text/html") and "HX-Request" not in request.headers
+
+
+def sign_in(request: HttpRequest) -> HttpResponse:
+    if wants_page(request) and request.headers.get("Sec-Fetch-Dest", "document") == "document":
+        target = request.get_full_path() if request.method == "GET" else "/"
+        return redirect(f"{reverse('login')}?{urlencode({'next': target})}")
+    return refused(401, "NOT_SIGNED_IN", "Sign in first; your session may have ended.")
+
+
+def _answer(request: HttpRequest, error: Exception) -> HttpResponse:
+    match error:
+        case NotSignedIn():
+            return sign_in(request)
+        case Forbidden():
+            return refused(403, "FORBIDDEN", str(error))
+        case Http404() if not wants_page(request):
+            return refused(404, "NOT_FOUND", "There is nothing here that you may see.")
+        case Unreadable():
+            return refused(400, "UNREADABLE", str(error))
+        case RequestDataTooBig():
+            return refused(413, "TOO_LARGE", "This is more than the server takes in one request.")
+        case Refusal():
+            return refused(error.status, error.code, error.message, error.retry_after)
+        case OperationalError() | InterfaceError():
+            log.error("storage failed at %s", request.path, exc_info=error)
+            return refused(
+                503,
+                "STORAGE_UNAVAILABLE",
+                "The server cannot store anything right now. Try again in a moment.",
+                STORAGE_RETRY,
+            )
+    raise error
+
+
+def answers_refusals(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Turns what a view, plain or async, raises on purpose into its answer; the rest goes on."""
+    if inspect.iscoroutinefunction(view):
+
+        @functools.wraps(view)
+        async def asynchronous(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await view(request, *args, **kwargs)
+            except Exception as error:
+                return _answer(request, error)
+
+        return asynchronous
+
+    @functools.wraps(view)
+    def plain(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return view(request, *args, **kwargs)
+        except Exception as error:
+            return _answer(request, error)
+
+    return plain
+
+
+def signed_in(request: HttpRequest) -> Any:
+    """The person who asks. Reads the database. Raises NotSignedIn."""
+    if not request.user.is_authenticated:
+        raise NotSignedIn
+    return request.user

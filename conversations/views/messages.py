@@ -1,0 +1,167 @@
+"""Sending, and what is done with single messages."""
+
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
+
+from conversations import messages, runs, transcript
+from conversations.background import in_database
+from conversations.engine import get_engine
+from conversations.errors import RunInProgress
+from conversations.events import RunEvent
+from conversations.forms import MessageForm, ParametersForm, request_data
+from conversations.models import Message, Run
+from conversations.runs import Started
+from conversations.views import chats
+from conversations.views.access import chat_of, configuration_for, message_of, preferences_of
+from conversations.views.answers import (
+    answers_refusals,
+    invalid,
+    wants_page,
+)
+
+
+@require_POST
+@answers_refusals
+async def send(request: HttpRequest, session_id: UUID) -> HttpResponse:
+    """Stores a message and starts its run; answers at once, or at the end for people who have
+    switched streaming off (contract S11, C8)."""
+
+    def check() -> Any:
+        chat = chat_of(request, session_id)
+        form = MessageForm(request_data(request))
+        if not form.is_valid():
+            return _invalid(request, chat, form)
+        configuration_id = form.cleaned_data["configuration_id"]
+        configuration = configuration_for(request.user, configuration_id, chat)
+        streams = preferences_of(request.user).streams_answers
+        return request.user, chat, configuration, form.asked, streams
+
+    checked = await in_database(check)()
+    if isinstance(checked, HttpResponse):
+        return checked
+    user, chat, configuration, asked, streams = checked
+    started = await get_engine().begin(
+        lambda owner: runs.start(user, chat, configuration, asked, owner)
+    )
+    end = None if streams else await _end_of(started.run)
+    return await in_database(_sent)(request, started, end)
+
+
+@require_POST
+@answers_refusals
+async def retry(request: HttpRequest, message_id: int) -> HttpResponse:
+    """Asks a stored question again."""
+
+    def check() -> Any:
+        question = message_of(request, message_id)
+        if question.role != Message.Role.USER:
+            raise Http404
+        chat = question.session
+        # A button that sends nothing asks with what the session used before.
+        form = ParametersForm({**chats.parameters(chat), **request_data(request)})
+        if not form.is_valid():
+            return invalid(form)
+        configuration_id = form.cleaned_data["configuration_id"]
+        configuration = configuration_for(request.user, configuration_id, chat)
+        return request.user, question, configuration, form.asked
+
+    checked = await in_database(check)()
+    if isinstance(checked, HttpResponse):
+        return checked
+    user, question, configuration, asked = checked
+    started = await get_engine().begin(
+        lambda owner: runs.retry(user, question, configuration, asked, owner)
+    )
+    return await in_database(_retried)(request, started)
+
+
+async def _end_of(run: Run) -> RunEvent | None:
+    """Waits for the end event. The run goes on if the client leaves."""
+    async for batch in get_engine().journal.follow(run.pk):
+        if batch and batch[-1].is_end:
+            return batch[-1]
+    return None
+
+
+def _sent(request: HttpRequest, started: Started, end: RunEvent | None) -> HttpResponse:
+    run = started.run
+    if request.htmx:
+        return render(request, "conversations/_turn.html", {"entries": _turn(run, end)})
+    if wants_page(request):
+        return redirect("chat", run.session_id)
+    return _run_json(started, end)
+
+
+def _retried(request: HttpRequest, started: Started) -> HttpResponse:
+    run = started.run
+    if request.htmx:
+        entry = transcript.answer_entry(run, None, run.user_message_id)
+        return render(request, "conversations/_entry_answer.html", {"entry": entry})
+    if wants_page(request):
+        return redirect("chat", run.session_id)
+    return _run_json(started, None)
+
+
+def _turn(run: Run, end: RunEvent | None) -> list[transcript.Entry]:
+    """The question and its answer, as it is now. A stop may have taken both away."""
+    if end is not None:
+        run.refresh_from_db()
+    question = run.user_message
+    answer = transcript.run_entry(run)
+    return [
+        *([transcript.question_entry(question)] if question else []),
+        *([answer] if answer else []),
+    ]
+
+
+def _run_json(started: Started, end: RunEvent | None) -> JsonResponse:
+    run = started.run
+    return JsonResponse(
+        {
+            "run_id": str(run.pk),
+            "user_message_id": run.user_message_id,
+            "events_url": reverse("run_events", args=[run.pk]),
+            "stop_url": reverse("stop", args=[run.pk]),
+            **(end.fields if end else {}),
+        },
+        status=201 if started.plan else 200,
+    )
+
+
+def _invalid(request: HttpRequest, chat: Any, form: MessageForm) -> HttpResponse:
+    if request.htmx:
+        return render(
+            request,
+            "conversations/_composer.html",
+            chats.composer(request, chat, form),
+            status=422,
+        )
+    if wants_page(request):
+        return chats.chat_page(request, chat, form)
+    return invalid(form)
+
+
+@require_GET
+@answers_refusals
+def message_raw(request: HttpRequest, message_id: int) -> HttpResponse:
+    """The text as it was written, before any rendering."""
+    message = message_of(request, message_id)
+    return HttpResponse(message.content, content_type="text/plain; charset=utf-8")
+
+
+@require_POST
+@answers_refusals
+def delete_message(request: HttpRequest, message_id: int) -> HttpResponse:
+    """Deletes one message; those that follow it stay and move up."""
+    message = message_of(request, message_id)
+    if Run.objects.running().filter(session=message.session).exists():
+        raise RunInProgress
+    messages.delete(message)
+    if wants_page(request):
+        return redirect("chat", message.session_id)
+    return HttpResponse(status=204)

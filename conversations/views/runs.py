@@ -1,0 +1,254 @@
+"""Following and stopping runs."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET, require_POST
+
+from conversations import live_page, runs, sse, transcript
+from conversations.background import in_database
+from conversations.engine import get_engine
+from conversations.errors import Refusal
+from conversations.events import RunEvent
+from conversations.forms import MessageForm, Unreadable
+from conversations.journal import stored_events, stored_number
+from conversations.models import ChatSession, Message, Run
+from conversations.views.access import chat_of, configuration_for, run_of
+from conversations.views.answers import Forbidden, answers_refusals, invalid, signed_in
+
+RIGHTS_INTERVAL = 30  # s between two looks whether a reader may still read
+
+_streams_of: Counter[int] = Counter()  # open streams of this process by user
+
+
+class TooManyStreams(Refusal):
+    status = 429
+    code = "TOO_MANY_STREAMS"
+    message = "Too many streams are open for you. Close a tab, then try again."
+    retry_after = 5
+
+
+class OutOfReach(Refusal):
+    status = 503
+    code = "RUN_OUT_OF_REACH"
+    message = "The process that writes this answer does not respond. Try again in a moment."
+    retry_after = 5
+
+
+# ---- following
+
+
+@require_GET
+@answers_refusals
+async def events(request: HttpRequest, run_id: UUID) -> HttpResponseBase:
+    """The events of a run from a position on, then live (contract S10)."""
+    user, run, stored = await in_database(_position)(request, run_id)
+    after = _after(request, run)
+    return _follow(request, user, run, after, stored)
+
+
+def _position(request: HttpRequest, run_id: UUID) -> tuple[Any, Run, int]:
+    run = run_of(request, run_id)
+    return request.user, run, stored_number(run.pk)
+
+
+def _after(request: HttpRequest, run: Run) -> int:
+    """The number that the reader has already. Raises Unreadable for what is no id of this run."""
+    text = request.headers.get("Last-Event-ID") or request.GET.get("last_event_id") or ""
+    if not text:
+        return 0
+    position = sse.parse_id(text)
+    if position is None or position[0] != str(run.pk):
+        raise Unreadable("Last-Event-ID is not the id of an event of this run.")
+    return position[1]
+
+
+def _follow(
+    request: HttpRequest, user: Any, run: Run, after: int, stored: int
+) -> HttpResponseBase:
+    journal = get_engine().journal
+    known = journal.known_number(run.pk) or stored
+    if after > known:
+        after = 0  # a crash took what this reader had seen: it starts over
+    if not run.is_running and after >= known:
+        return HttpResponse(status=204)
+    if _streams_of[user.pk] >= settings.STREAMS_PER_USER:
+        raise TooManyStreams
+    if request.GET.get("view") == "html":
+        batches = live_page.blocks(journal.follow(run.pk), after)
+    else:
+        batches = journal.follow(run.pk, after)
+    return sse.response(_counted(user.pk, run.pk, batches))
+
+
+async def _counted(
+    user_id: int, run_id: UUID, batches: AsyncGenerator[Sequence[RunEvent], None]
+) -> AsyncIterator[bytes]:
+    """A stream while its reader may read. It holds no database connection while it waits."""
+    _streams_of[user_id] += 1
+    looked_at = monotonic()
+    try:
+        async with aclosing(sse.frames(run_id, batches)) as frames:
+            async for data in frames:
+                yield data
+                if monotonic() - looked_at > RIGHTS_INTERVAL:
+                    looked_at = monotonic()
+                    if not await in_database(_may_read)(user_id, run_id):
+                        return
+    finally:
+        _streams_of[user_id] -= 1
+        if not _streams_of[user_id]:
+            del _streams_of[user_id]
+
+
+def _may_read(user_id: int, run_id: UUID) -> bool:
+    return Run.objects.filter(pk=run_id, user_id=user_id, user__is_active=True).exists()
+
+
+# ---- the one-request form
+
+
+@require_GET
+@answers_refusals
+async def stream(request: HttpRequest) -> HttpResponseBase:
+    """Starts a run and follows it, for plain EventSource clients (contract S11).
+
+    It is a GET that does something, so only the app's own page may make it; and one that comes
+    back with the id of an event follows its run, whatever else it says.
+    """
+    _check_own_page(request)
+    returning = request.headers.get("Last-Event-ID") or request.GET.get("last_event_id")
+    if returning:
+        position = sse.parse_id(returning)
+        if position is None:
+            raise Unreadable("Last-Event-ID is not the id of an event.")
+        try:
+            run_id = UUID(position[0])
+        except ValueError:
+            raise Unreadable("Last-Event-ID is not the id of an event.") from None
+        user, run, stored = await in_database(_position)(request, run_id)
+        return _follow(request, user, run, position[1], stored)
+
+    checked = await in_database(_check)(request)
+    if isinstance(checked, HttpResponse):
+        return checked
+    user, chat, configuration, asked = checked
+    started = await get_engine().begin(
+        lambda owner: runs.start(user, chat, configuration, asked, owner)
+    )
+    return _follow(request, user, started.run, 0, 0)
+
+
+def _check(request: HttpRequest) -> Any:
+    user = signed_in(request)
+    session_id = request.GET.get("session_id", "")
+    form = MessageForm(request.GET.dict())
+    is_valid = form.is_valid()
+    if not session_id:
+        form.add_error(None, "session_id is missing.")
+        return JsonResponse(
+            {"errors": {**form.errors, "session_id": ["This field is required."]}}, status=422
+        )
+    try:
+        chat = chat_of(request, UUID(session_id))
+    except ValueError:
+        raise Http404 from None
+    if not is_valid:
+        return invalid(form)
+    configuration = configuration_for(user, form.cleaned_data["configuration_id"], chat)
+    return user, chat, configuration, form.asked
+
+
+def _check_own_page(request: HttpRequest) -> None:
+    """The browser itself says where a request comes from; a page cannot forge these headers."""
+    origin = request.headers.get("Origin")
+    is_own_origin = origin is not None and urlsplit(origin).netloc == request.get_host()
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is None:
+        is_own_page = is_own_origin
+    else:
+        is_own_page = (
+            site == "same-origin"
+            and request.headers.get("Sec-Fetch-Dest") == "empty"
+            and (origin is None or is_own_origin)
+        )
+    if not is_own_page:
+        raise Forbidden(
+            "This address answers only to the app's own pages. Other clients start a run with "
+            "POST /chat/<session id>/messages/."
+        )
+
+
+# ---- the end
+
+
+@require_POST
+@answers_refusals
+async def stop(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    run = await in_database(run_of)(request, run_id)
+    return await _stopped(run)
+
+
+@require_POST
+@answers_refusals
+async def stop_chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
+    """Stops whatever runs in a session, for who does not know the run."""
+    chat = await in_database(chat_of)(request, session_id)
+    run = await in_database(_latest_run)(chat)
+    return await _stopped(run)
+
+
+def _latest_run(chat: ChatSession) -> Run:
+    run = Run.objects.filter(session=chat).select_related("user_message").first()
+    if run is None:
+        raise Http404
+    return run
+
+
+async def _stopped(run: Run) -> HttpResponse:
+    """Stops a run and tells what became of it. When this answers, the provider is closed."""
+    outcome = None
+    if run.is_running:
+        outcome = await get_engine().stop(run.pk)
+        if outcome is None and await in_database(_is_running)(run.pk):
+            raise OutOfReach
+    prompt, is_deleted = await in_database(_question)(run)
+    stopped = outcome is not None and outcome.status == Run.Status.STOPPED
+    return JsonResponse(
+        {
+            "stopped": stopped,
+            "user_message_deleted": stopped and is_deleted,
+            "user_prompt": prompt,
+        }
+    )
+
+
+def _is_running(run_id: UUID) -> bool:
+    return Run.objects.running().filter(pk=run_id).exists()
+
+
+def _question(run: Run) -> tuple[str, bool]:
+    """The prompt of a run, and whether its message is gone."""
+    is_gone = not Message.objects.filter(pk=run.user_message_id).exists()
+    metadata = stored_events(run.pk)[:1]
+    return (metadata[0].fields["user_prompt"] if metadata else ""), is_gone
+
+
+@require_GET
+@answers_refusals
+def result(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """The answer as the page shows it after a reload; 204 where nothing of it was kept."""
+    entry = transcript.run_entry(run_of(request, run_id))
+    if entry is None:
+        return HttpResponse(status=204)
+    return render(request, "conversations/_entry_answer.html", {"entry": entry})
+
+

@@ -1,0 +1,1 @@
+"""The project package: settings, routes and the ASGI application. It alone knows all three apps."""

@@ -1,0 +1,55 @@
+"""The ASGI application: Django, with the run engine beside it for as long as the process lives.
+
+Streams go through a handler of their own. Django's gives every request a thread until its
+response has ended, which for a stream is minutes; a stream needs none after its access check.
+"""
+
+import gc
+import os
+import re
+
+from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmchat.settings")
+
+import django
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
+
+django.setup(set_prefix=False)
+
+from conversations.engine import get_engine, shut_down_engine
+from llmchat import lifecycle
+from llmchat.guard import guarded
+
+STREAMS = re.compile(r"^/(runs/[0-9a-f-]+/events|chat/stream)/$")
+SHUTDOWN_MARGIN = 8.0  # s beyond the grace that runs get, to store and close
+
+
+class StreamHandler(ASGIHandler):
+    """Django's handler without a thread that is kept while the response lasts."""
+
+    async def __call__(self, scope, receive, send):  # type: ignore[no-untyped-def]
+        await self.handle(scope, receive, send)
+
+
+pages, streams = ASGIHandler(), StreamHandler()
+
+
+async def route(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    handler = streams if scope["type"] == "http" and STREAMS.match(scope["path"]) else pages
+    await handler(scope, receive, send)  # type: ignore[no-untyped-call]
+
+
+async def start() -> None:
+    get_engine()
+    # What exists now stays: without this, collections of Django's objects hold up streams.
+    gc.collect()
+    gc.freeze()
+
+
+_limit = settings.SHUTDOWN_GRACE + SHUTDOWN_MARGIN
+lifecycle.install(start, shut_down_engine, _limit)
+application: ASGI3Application = lifecycle.with_lifespan(
+    guarded(route), start, shut_down_engine, _limit
+)

@@ -1,0 +1,95 @@
+"""Pages that belong to no app: help, health, and what is shown when something is wrong."""
+
+from typing import Any
+
+import markdown
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.utils.safestring import mark_safe
+from django.views.decorators.http import require_GET
+
+from conversations.views.answers import refused, wants_page
+
+DOCS = settings.BASE_DIR / "docs"
+FIRST_PAGE = "using"
+EXTENSIONS = ["toc", "fenced_code", "codehilite", "admonition", "tables", "sane_lists"]
+OPTIONS = {"codehilite": {"css_class": "highlight", "guess_lang": False}}
+
+
+@require_GET
+def help_page(request: HttpRequest, name: str = FIRST_PAGE) -> HttpResponse:
+    """The project's own docs. `markdown` may render them as they are: we wrote them."""
+    titles = {path.stem: _title(path.read_text()) for path in sorted(DOCS.glob("*.md"))}
+    if name not in titles:
+        raise Http404
+    text = (DOCS / f"{name}.md").read_text()
+    content = markdown.markdown(text, extensions=EXTENSIONS, extension_configs=OPTIONS)
+    ordered = sorted(titles.items(), key=lambda page: (page[0] != FIRST_PAGE, page[1]))
+    return render(
+        request,
+        "help.html",
+        {
+            "pages": ordered,
+            "page_title": titles[name],
+            "content": mark_safe(content),  # noqa: S308 - from the repository, not from a user
+        },
+    )
+
+
+def _title(text: str) -> str:
+    return text.partition("\n")[0].lstrip("# ").strip()
+
+
+@require_GET
+def health(request: HttpRequest) -> HttpResponse:
+    """200 if this process can do its work, 503 with the part that is missing if not."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        return JsonResponse({"status": "unavailable", "database": "unreachable"}, status=503)
+    return JsonResponse({"status": "ok"})
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _wrong(request, 400, "BAD_REQUEST", "The server cannot make sense of this request.")
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _wrong(request, 403, "FORBIDDEN", "You may not do this.")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _wrong(request, 404, "NOT_FOUND", "There is nothing here that you may see.")
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A POST that does not prove to come from our own page."""
+    return _wrong(
+        request,
+        403,
+        "CSRF_FAILED",
+        "This request did not come from a current page. Reload the page and try again.",
+        template="403_csrf.html",
+    )
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return _wrong(
+        request, 500, "INTERNAL_ERROR", "Something went wrong; the server's log has the details."
+    )
+
+
+def _wrong(
+    request: HttpRequest, status: int, code: str, message: str, template: str = ""
+) -> HttpResponse:
+    if not wants_page(request):
+        return refused(status, code, message)
+    context: dict[str, Any] = {"message": message}
+    return render(request, template or _template(status), context, status=status)
+
+
+def _template(status: int) -> str:
+    return f"{404 if status == 400 else status}.html"

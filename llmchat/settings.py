@@ -1,0 +1,240 @@
+"""Every setting of llmchat. Only this module reads the environment (and `.env` beside manage.py).
+
+The README lists each name with its meaning; `tests/llmchat/test_settings.py` holds it to that.
+Units and defaults stand beside each one.
+"""
+
+import os
+from pathlib import Path
+
+import dj_database_url
+import django_stubs_ext
+from cryptography.fernet import Fernet
+from csp.constants import NONE, SELF
+from django.core.management.utils import get_random_secret_key
+from dotenv import dotenv_values
+
+from llmchat.env import Env, check_secret, kept_secret, stop
+
+django_stubs_ext.monkeypatch()  # lets Django's generic classes name their types
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Env({**dotenv_values(BASE_DIR / ".env"), **os.environ})
+
+# ---- The server
+DEBUG = env.flag("DEBUG", default=False)
+DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / "data"))).resolve()
+HOST = env.text("HOST", "127.0.0.1")  # the address that `make run` listens on
+PORT = env.integer("PORT", 8000, least=1, most=65_535)
+ALLOWED_HOSTS = env.texts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.texts("CSRF_TRUSTED_ORIGINS")
+HTTPS = env.flag("HTTPS", default=False)  # behind TLS: redirect, HSTS and Secure cookies
+TRUSTED_PROXIES = env.integer("TRUSTED_PROXIES", 0, most=10)  # how many stand in front
+
+# ---- Secrets: two different ones, so that losing one does not open the other
+SECRET_KEY = check_secret(
+    "SECRET_KEY",
+    env.text("SECRET_KEY") or kept_secret(DATA_DIR / "secret.key", get_random_secret_key),
+    debug=DEBUG,
+)
+# The first encrypts; all of them can read, so that a key can be replaced.
+ENCRYPTION_KEYS = env.texts("ENCRYPTION_KEYS") or [
+    kept_secret(DATA_DIR / "encryption.key", lambda: Fernet.generate_key().decode())
+]
+for _key in ENCRYPTION_KEYS:
+    try:
+        Fernet(_key)
+    except ValueError:
+        raise stop(
+            "ENCRYPTION_KEYS holds something that is no key; each is 32 bytes in URL-safe base64."
+        ) from None
+ADMIN_USERNAME = env.text("ADMIN_USERNAME", "admin")  # of the first administrator
+ADMIN_PASSWORD = env.text("ADMIN_PASSWORD")  # empty: one is made and shown once
+
+# ---- Applications
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "axes",
+    "channels",
+    "csp",
+    "django_htmx",
+    "lucide",
+    "providers",
+    "conversations",
+    "monitor",
+    "llmchat",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "llmchat.middleware.StaticFiles",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "axes.middleware.AxesMiddleware",
+]
+ROOT_URLCONF = "llmchat.urls"
+ASGI_APPLICATION = "llmchat.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en"
+TIME_ZONE = env.text("TIME_ZONE", "UTC")
+USE_TZ = True
+
+# ---- Storage
+_database_url = env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'llmchat.sqlite3'}")
+try:
+    DATABASES = {"default": dict(dj_database_url.parse(_database_url))}
+except dj_database_url.ParseError:
+    # The URL itself may hold a password: it is not repeated.
+    raise stop(
+        "DATABASE_URL cannot be read; write sqlite:///PATH or postgres://USER:PASSWORD@HOST/NAME."
+    ) from None
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"]["OPTIONS"] = {
+        # Readers never wait, and writers queue instead of failing (docs/decisions.md).
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,  # s
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+else:
+    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 16, "timeout": 10}}
+
+# ---- Static files: hashed names, served by the application itself
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "llmchat.staticfiles.HashedStaticFiles"
+    },
+}
+WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = DEBUG
+
+# ---- Accounts
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "/accounts/login/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/accounts/login/"
+# After 10 wrong passwords a name at an address waits, whatever password comes next.
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = 0.25  # h
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_TEMPLATE = "registration/locked.html"
+AXES_RESET_ON_SUCCESS = True
+AXES_IPWARE_PROXY_COUNT = TRUSTED_PROXIES
+AXES_VERBOSE = False
+
+# ---- Browser security
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+if HTTPS and TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_REFERRER_POLICY = "same-origin"
+CSRF_FAILURE_VIEW = "llmchat.pages.csrf_failure"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    }
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576  # bytes
+
+# ---- Chat
+PROMPT_MAX_CHARACTERS = env.integer("PROMPT_MAX_CHARACTERS", 5_000, least=1)
+DEFAULT_CONTEXT_LIMIT = env.integer("DEFAULT_CONTEXT_LIMIT", 20, most=100)  # messages
+RUNS_PER_USER = env.integer("RUNS_PER_USER", 10, least=1)  # at a time
+STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 50, least=1)  # at a time
+
+# ---- Providers
+ALLOW_PRIVATE_ADDRESSES = env.flag("ALLOW_PRIVATE_ADDRESSES", default=True)  # loopback and LAN
+OLLAMA_HOST = env.text("OLLAMA_HOST", "http://localhost:11434")  # its models are set up
+CONFIGURATIONS_FILE = env.text("CONFIGURATIONS_FILE")  # TOML; declares what is set up instead
+PROVIDER_KEYS = {  # each that is set gets a configuration at set-up
+    name: env.text(name)
+    for name in (
+        "OPENAI_API_KEY",
+        "OPENROUTER_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "AIREFINERY_API_KEY",
+    )
+}
+# The value of a variable that a configurations file names (`api_key_env`), None if it is not set.
+READ_API_KEY = env.values.get
+
+# ---- Runs; durations in seconds
+CONNECT_TIMEOUT = env.seconds("CONNECT_TIMEOUT", 10)
+FIRST_CHUNK_TIMEOUT = env.seconds("FIRST_CHUNK_TIMEOUT", 120)
+CHUNK_TIMEOUT = env.seconds("CHUNK_TIMEOUT", 60)
+TOTAL_TIMEOUT = env.seconds("TOTAL_TIMEOUT", 600)
+MAX_ATTEMPTS = env.integer("MAX_ATTEMPTS", 3, least=1, most=10)  # before the first chunk
+RETRY_BASE_DELAY = env.seconds("RETRY_BASE_DELAY", 1)  # doubled at each attempt, with jitter
+RETRY_MAX_DELAY = env.seconds("RETRY_MAX_DELAY", 60)  # a longer wait is reported instead
+HEARTBEAT_INTERVAL = env.seconds("HEARTBEAT_INTERVAL", 10)  # of a silent stream; at most 15
+STORE_INTERVAL = env.seconds("STORE_INTERVAL", 0.1)  # between two batched writes
+LEASE_DURATION = env.seconds("LEASE_DURATION", 10)  # a run without a renewed lease is lost
+SHUTDOWN_GRACE = env.seconds("SHUTDOWN_GRACE", 20)
+ANSWER_MAX_BYTES = env.integer("ANSWER_MAX_BYTES", 4 * 1024**2, least=1024)
+LINE_MAX_BYTES = env.integer("LINE_MAX_BYTES", 8 * 1024**2, least=1024)  # from a provider
+
+# ---- Logs
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,  # or the server's own errors would vanish
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO").upper()},
+    "loggers": {
+        # Their messages name addresses and bodies: not for a log at DEBUG.
+        name: {"level": "WARNING"}
+        for name in ("asyncio", "httpx", "httpcore", "aiohttp", "daphne", "markdown_it")
+    },
+}
+SILENCED_SYSTEM_CHECKS = [] if HTTPS else ["security.W004", "security.W008", "security.W012", "security.W016"]

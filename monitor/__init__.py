@@ -1,0 +1,1 @@
+"""Shows what happened: reads what the lower layers stored, and writes nothing."""

@@ -1,0 +1,7 @@
+from django.urls import path
+
+from monitor import views
+
+urlpatterns = [
+    path("monitor/runs/<uuid:run_id>/", views.run, name="run_inspector"),
+]

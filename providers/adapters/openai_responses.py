@@ -1,0 +1,137 @@
+"""The Responses API, which the kind `openai` asks where its base URL ends in /responses.
+
+Source: openai.md, "How the Responses API differs"; recording `openai-responses-text`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from providers.adapters.base import Adapter, ChatMessage, JSONObject, Parameters
+from providers.adapters.untrusted import count, mapping, mappings, text
+from providers.errors import ContentFiltered
+from providers.events import (
+    Event,
+    Finish,
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+
+_INCOMPLETE = {
+    "max_output_tokens": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+
+
+class Responses:
+    """How one answer is asked for and read over the Responses API, on behalf of its adapter."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
+        self._has_text = False
+        self._has_reasoning = False
+        self._calls: dict[Any, int] = {}  # output_index: the call's own position
+        self._with_arguments: set[int] = set()
+
+    def body(self, messages: Sequence[ChatMessage], parameters: Parameters) -> JSONObject:
+        body: JSONObject = {
+            "model": self._adapter.target.model,
+            "input": [
+                {"role": m.role, "content": m.content} for m in messages if m.role != "system"
+            ],
+            "stream": True,
+            # Conversations are kept here and nowhere else.
+            "store": False,
+        }
+        if instructions := "\n\n".join(m.content for m in messages if m.role == "system"):
+            body["instructions"] = instructions
+        if parameters.temperature is not None:
+            body["temperature"] = parameters.temperature
+        if parameters.top_p is not None:
+            body["top_p"] = parameters.top_p
+        if parameters.max_tokens is not None:
+            body["max_output_tokens"] = parameters.max_tokens
+        return body
+
+    def events(self, value: JSONObject) -> Iterator[Event]:
+        """The events of one parsed frame. Raises ProviderError when it reports a failure."""
+        match text(value.get("type")):
+            case "response.output_text.delta" | "response.refusal.delta":
+                yield from self._text(value.get("delta"))
+            case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
+                if delta := text(value.get("delta")):
+                    self._has_reasoning = True
+                    yield ReasoningDelta(delta)
+            case "response.reasoning_summary_part.added":
+                if self._has_reasoning:
+                    yield ReasoningDelta("\n\n")
+            case "response.output_item.added":
+                yield from self._call(mapping(value.get("item")), value.get("output_index"))
+            case "response.function_call_arguments.delta":
+                yield from self._arguments(value.get("output_index"), value.get("delta"))
+            case "response.function_call_arguments.done":
+                index = self._calls.get(value.get("output_index"))
+                if index is not None and index not in self._with_arguments:
+                    yield from self._arguments(value.get("output_index"), value.get("arguments"))
+            case "response.completed" | "response.incomplete":
+                yield from self._end(mapping(value.get("response")))
+            case "response.failed":
+                raise self._adapter.reported(mapping(value.get("response")))
+            case "error":
+                raise self._adapter.reported(value)
+            case _ if value.get("error"):
+                raise self._adapter.reported(value)
+            case _ if value.get("object") == "response":
+                yield from self._whole(value)
+            # All others (…created, …in_progress, …done) tell nothing new.
+
+    def _text(self, delta: Any) -> Iterator[Event]:
+        if delta := text(delta):
+            self._has_text = True
+            yield TextDelta(delta)
+
+    def _call(self, item: JSONObject, output_index: Any) -> Iterator[Event]:
+        if item.get("type") == "function_call" and isinstance(output_index, int):
+            index = self._calls.setdefault(output_index, len(self._calls))
+            call_id = text(item.get("call_id")) or text(item.get("id"))
+            yield ToolCallDelta(index, call_id, text(item.get("name")), "")
+
+    def _arguments(self, output_index: Any, arguments: Any) -> Iterator[Event]:
+        if isinstance(output_index, int) and output_index in self._calls and text(arguments):
+            index = self._calls[output_index]
+            self._with_arguments.add(index)
+            yield ToolCallDelta(index, "", "", text(arguments))
+
+    def _whole(self, response: JSONObject) -> Iterator[Event]:
+        """A response that came as one object although a stream was asked for."""
+        for number, item in enumerate(mappings(response.get("output"))):
+            for part in mappings(item.get("content")):
+                yield from self._text(part.get("text") or part.get("refusal"))
+            yield from self._call(item, number)
+            yield from self._arguments(number, item.get("arguments"))
+        yield from self._end(response)
+
+    def _end(self, response: JSONObject) -> Iterator[Event]:
+        self._adapter.has_ended = self._adapter.is_complete = True
+        usage = response.get("usage")
+        if isinstance(usage, dict):
+            yield Usage(
+                prompt_tokens=count(usage.get("input_tokens")),
+                completion_tokens=count(usage.get("output_tokens")),
+                cached_tokens=count(
+                    mapping(usage.get("input_tokens_details")).get("cached_tokens")
+                ),
+                reasoning_tokens=count(
+                    mapping(usage.get("output_tokens_details")).get("reasoning_tokens")
+                ),
+            )
+        if why := text(mapping(response.get("incomplete_details")).get("reason")):
+            reason, word = _INCOMPLETE.get(why), why
+            if reason is FinishReason.CONTENT_FILTER and not self._has_text:
+                raise self._adapter.error(ContentFiltered)
+        else:
+            reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
+            word = text(response.get("status")) or "completed"
+        yield Finish(reason, word)

@@ -1,0 +1,315 @@
+"""Configurations in the admin: a form whose key is write-only, and two questions to the provider.
+
+Rights are Django's own: `add`, `change`, `delete` and `view` of configurations. Test connection,
+Load models and Use this model are POSTs for those who may change; they work on what is saved.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.urls.resolvers import URLPattern
+from django.utils.decorators import method_decorator
+from django.views.decorators.debug import sensitive_post_parameters
+
+from providers import probe
+from providers.adapters import registry
+from providers.errors import ProviderError
+from providers.forms import ConfigurationForm, ModelChoiceForm
+from providers.models import Configuration, ConfigurationQuerySet
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Configuration]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+SECRETS = sensitive_post_parameters("api_key", "extra_headers")
+ADDRESS_FIELDS = ("name", "slug", "kind", "model", "base_url")
+LIMIT_FIELDS = ("connect_timeout", "first_chunk_timeout", "chunk_timeout", "total_timeout")
+PRICE_FIELDS = ("input_price", "cached_input_price", "output_price")
+
+
+class KindFilter(admin.SimpleListFilter):
+    title = "kind"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(kind, registry.adapter_class(kind).label) for kind in registry.kinds()]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Configuration]
+    ) -> QuerySet[Configuration]:
+        return queryset.filter(kind=self.value()) if self.value() else queryset
+
+
+@admin.register(Configuration)
+class ConfigurationAdmin(ModelAdmin):
+    form = ConfigurationForm
+    exclude = ("api_key",)  # the model's; the form has a box of its own under that name
+    list_display = (
+        "name",
+        "slug",
+        "kind",
+        "model",
+        "shown_host",
+        "is_active",
+        "is_default",
+        "has_key",
+        "shown_price",
+    )
+    list_filter = (KindFilter, "is_active", "is_default")
+    search_fields = ("name", "slug", "model", "base_url")
+    prepopulated_fields: ClassVar = {"slug": ("name",)}
+    filter_horizontal = ("allowed_groups",)
+    readonly_fields = ("has_key", "header_names")
+    actions = ("activate", "deactivate", "make_default", "duplicate")
+
+    # ---- The list
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Configuration]:
+        # The default one first; where there are many, the rest by name.
+        return super().get_queryset(request).order_by("-is_default", "name", "pk")
+
+    @admin.display(description="host")
+    def shown_host(self, configuration: Configuration) -> str:
+        return configuration.host or "-"
+
+    @admin.display(description="key", boolean=True)
+    def has_key(self, configuration: Configuration) -> bool:
+        return bool(configuration.api_key)
+
+    @admin.display(description="price")
+    def shown_price(self, configuration: Configuration) -> str:
+        return configuration.price_label
+
+    @admin.display(description="extra headers")
+    def header_names(self, configuration: Configuration) -> str:
+        """Their values may be secrets, so those who may only look see the names."""
+        return ", ".join(configuration.extra_headers) or "-"
+
+    # ---- The form
+
+    def get_fieldsets(self, request: HttpRequest, obj: Configuration | None = None) -> Any:
+        may_write = self.has_change_permission(request, obj) if obj else True
+        key = ("api_key", "remove_key") if may_write else ("has_key",)
+        return [
+            (None, {"fields": (*ADDRESS_FIELDS, *key)}),
+            (
+                "Who sees it",
+                {
+                    "fields": ("is_active", "is_default", "allowed_groups"),
+                    "description": "An inactive configuration is never used. The default one is "
+                    "chosen in a new chat.",
+                },
+            ),
+            (
+                "Answers",
+                {
+                    "fields": (
+                        "system_instructions",
+                        "temperature",
+                        "top_p",
+                        "max_tokens",
+                        "context_limit",
+                    ),
+                    "description": "What is left empty is not sent: the provider's own default "
+                    "holds.",
+                },
+            ),
+            (
+                "Model",
+                {
+                    "fields": ("context_window", *PRICE_FIELDS),
+                    "description": "Load models fills these in where the provider tells them. "
+                    "An empty price is unknown, and so is what an answer costs; 0 is free.",
+                },
+            ),
+            (
+                "Time limits",
+                {
+                    "fields": LIMIT_FIELDS,
+                    "classes": ("collapse",),
+                    "description": "Empty for those of the server.",
+                },
+            ),
+            (
+                "More of the request",
+                {
+                    "fields": ("extra_headers" if may_write else "header_names", "extra_body"),
+                    "classes": ("collapse",),
+                },
+            ),
+        ]
+
+    @method_decorator(SECRETS)
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def save_model(self, request: HttpRequest, obj: Configuration, form: Any, change: bool) -> None:
+        becomes_default = obj.is_default
+        obj.is_default = False  # only one row can have it, so the former one loses it first
+        super().save_model(request, obj, form, change)
+        if becomes_default:
+            obj.make_default()
+
+    def construct_change_message(
+        self, request: HttpRequest, form: Any, formsets: Any, add: bool = False
+    ) -> list[dict[str, dict[str, list[str]]]]:
+        """The history says that a key was set, at the first time too."""
+        message = super().construct_change_message(request, form, formsets, add)
+        if add and form.cleaned_data.get("api_key"):
+            message.append({"changed": {"fields": ["API key"]}})
+        return message
+
+    # ---- Actions of the list
+
+    @admin.action(description="Activate", permissions=["change"])
+    def activate(self, request: HttpRequest, queryset: ConfigurationQuerySet) -> None:
+        changed = self._set(request, queryset.filter(is_active=False), is_active=True)
+        self.message_user(request, f"Activated: {changed}.", messages.SUCCESS)
+
+    @admin.action(description="Deactivate", permissions=["change"])
+    def deactivate(self, request: HttpRequest, queryset: ConfigurationQuerySet) -> None:
+        # An inactive default would keep the place of one that can be used.
+        rows = queryset.filter(is_active=True)
+        changed = self._set(request, rows, is_active=False, is_default=False)
+        self.message_user(request, f"Deactivated: {changed}.", messages.SUCCESS)
+
+    @admin.action(description="Make default", permissions=["change"])
+    def make_default(self, request: HttpRequest, queryset: ConfigurationQuerySet) -> None:
+        chosen = list(queryset[:2])
+        if len(chosen) != 1:
+            self.message_user(request, "Choose one: only one can be the default.", messages.ERROR)
+        elif not chosen[0].is_active:
+            self.message_user(
+                request, f"{chosen[0]} is not active. Activate it first.", messages.ERROR
+            )
+        else:
+            chosen[0].make_default()
+            self._log(request, chosen[0], ["default"])
+            self.message_user(request, f"{chosen[0]} is the default now.", messages.SUCCESS)
+
+    @admin.action(description="Duplicate", permissions=["add"])
+    def duplicate(self, request: HttpRequest, queryset: ConfigurationQuerySet) -> None:
+        for original in queryset:
+            with transaction.atomic():
+                copy = original.duplicate()
+            self.log_addition(request, copy, [{"added": {}}])
+            self.message_user(
+                request,
+                f"{original} was duplicated as {copy.slug}, with the key for the same host. "
+                "It is not active yet.",
+                messages.SUCCESS,
+            )
+
+    def _set(self, request: HttpRequest, queryset: ConfigurationQuerySet, **values: Any) -> str:
+        rows = list(queryset)
+        for row in rows:
+            for name, value in values.items():
+                setattr(row, name, value)
+            row.save(update_fields=[*values, "updated_at"])
+            self._log(request, row, ["active"])
+        return ", ".join(str(row) for row in rows) or "none, they were already"
+
+    def _log(self, request: HttpRequest, obj: Configuration, fields: list[str]) -> None:
+        self.log_change(request, obj, [{"changed": {"fields": fields}}])
+
+    # ---- Questions to the provider
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [
+            path(
+                f"<path:object_id>/{address}/",
+                self.admin_site.admin_view(self._posted(view)),
+                name=f"providers_configuration_{address}",
+            )
+            for address, view in (
+                ("test", self.test_connection),
+                ("models", self.load_models),
+                ("use-model", self.use_model),
+            )
+        ]
+        return [*own, *super().get_urls()]
+
+    def _posted(
+        self, view: Callable[[HttpRequest, Configuration], HttpResponse]
+    ) -> Callable[[HttpRequest, str], HttpResponse]:
+        """`view` for a POST by someone who may change the configuration of that address."""
+
+        def checked(request: HttpRequest, object_id: str) -> HttpResponse:
+            if request.method != "POST":
+                return HttpResponseNotAllowed(["POST"])
+            configuration = self.get_object(request, unquote(object_id))
+            if not self.has_change_permission(request, configuration):
+                raise PermissionDenied
+            if configuration is None:
+                raise Http404
+            return view(request, configuration)
+
+        return checked
+
+    def test_connection(self, request: HttpRequest, configuration: Configuration) -> HttpResponse:
+        result = probe.run(probe.test(configuration))
+        took = f"{result.seconds:.2f} s"
+        if not result.ok:
+            self.message_user(
+                request, f"{result.code} after {took}: {result.message}", messages.ERROR
+            )
+        elif result.code:
+            self.message_user(request, f"{result.code}: {result.message}", messages.WARNING)
+        else:
+            self.message_user(request, f"{result.message} ({took})", messages.SUCCESS)
+        return self._back(configuration)
+
+    def load_models(self, request: HttpRequest, configuration: Configuration) -> HttpResponse:
+        try:
+            found = probe.run(probe.models(configuration))
+        except ProviderError as error:
+            self.message_user(request, f"{error.code}: {probe.advice(error)}", messages.ERROR)
+            return self._back(configuration)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Models of {configuration}",
+            "opts": self.opts,
+            "original": configuration,
+            "models": found,
+        }
+        return TemplateResponse(request, "admin/providers/configuration/models.html", context)
+
+    def use_model(self, request: HttpRequest, configuration: Configuration) -> HttpResponse:
+        """Take over a model from the list: its name, and window and prices where they are told."""
+        form = ModelChoiceForm(request.POST)
+        if not form.is_valid():
+            for field, problems in form.errors.get_json_data().items():
+                text = " ".join(problem["message"] for problem in problems)
+                self.message_user(request, f"{field}: {text}", messages.ERROR)
+        elif fields := configuration.take_model(**form.cleaned_data):
+            self._log(request, configuration, fields)
+            self.message_user(request, f"The model is {configuration.model} now.", messages.SUCCESS)
+        else:
+            self.message_user(request, "Nothing had to be changed.", messages.INFO)
+        return self._back(configuration)
+
+    def _back(self, configuration: Configuration) -> HttpResponseRedirect:
+        return HttpResponseRedirect(
+            reverse("admin:providers_configuration_change", args=[configuration.pk])
+        )

@@ -1,0 +1,144 @@
+"""The admin's form of a configuration. The key goes in and never comes out (contract P5, P9)."""
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from providers import validators
+from providers.adapters import registry
+from providers.fields import SecretUnreadable
+from providers.models import Configuration
+
+if TYPE_CHECKING:
+    ConfigurationModelForm = forms.ModelForm[Configuration]
+else:
+    ConfigurationModelForm = forms.ModelForm
+
+KEY_MAX_CHARACTERS = 10_000  # tokens of some gateways are whole JWTs
+
+
+class ObjectField(forms.JSONField):
+    """A JSON object; empty means {}. JSON that Python cannot hold is an error, not a crash."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            found = super().to_python(value)
+        except (ValueError, RecursionError):  # thousands of digits or of levels
+            raise self._unreadable(value) from None
+        return {} if found is None else found
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return super().bound_data(data, initial)
+        except (ValueError, RecursionError):
+            return forms.fields.InvalidJSONInput(data)
+
+    def _unreadable(self, value: Any) -> ValidationError:
+        return ValidationError(self.error_messages["invalid"], "invalid", {"value": value})
+
+
+class ConfigurationForm(ConfigurationModelForm):
+    """A configuration with a write-only box for its key.
+
+    The key belongs to who it was entered for: another host, port or scheme asks for it again.
+    """
+
+    kind = forms.ChoiceField(
+        help_text="Who answers. Ollama and Demo cost nothing: their prices begin at 0 when left "
+        "empty here.",
+    )
+    api_key = forms.CharField(
+        label="API key",
+        required=False,
+        max_length=KEY_MAX_CHARACTERS,
+        validators=[validators.api_key],
+        widget=forms.PasswordInput(
+            render_value=False, attrs={"autocomplete": "new-password", "class": "vTextField"}
+        ),
+    )
+    remove_key = forms.BooleanField(label="Remove the stored key", required=False)
+    extra_headers = ObjectField(
+        required=False,
+        help_text=Configuration._meta.get_field("extra_headers").help_text,
+        widget=forms.Textarea(attrs={"rows": 3, "cols": 80, "spellcheck": "false"}),
+    )
+    extra_body = ObjectField(
+        required=False,
+        help_text=Configuration._meta.get_field("extra_body").help_text,
+        widget=forms.Textarea(attrs={"rows": 3, "cols": 80, "spellcheck": "false"}),
+    )
+
+    class Meta:
+        model = Configuration
+        exclude = ("api_key",)  # the admin's fieldsets name the others
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # As stored, before the posted values are put into the instance.
+        self.has_key = bool(self.instance.pk and self.instance.api_key)
+        self.key_origin = self.instance.origin if self.has_key else None
+        if "kind" in self.fields:
+            kind = self.fields["kind"]
+            assert isinstance(kind, forms.ChoiceField)  # noqa: S101 - for the type checker
+            kind.choices = [(name, registry.adapter_class(name).label) for name in registry.kinds()]
+        if "api_key" in self.fields:
+            self.fields["api_key"].help_text = self._about_key()
+        if "remove_key" in self.fields and not self.has_key:
+            self.fields["remove_key"].widget = forms.HiddenInput()
+
+    def _about_key(self) -> str:
+        if not self.has_key:
+            return "No key is set. It is stored encrypted and never shown again."
+        try:
+            self.instance.api_key.reveal()
+        except SecretUnreadable:
+            return "The stored key can no longer be decrypted. Enter it again."
+        host = f" for {self.key_origin}" if self.key_origin else ""
+        return f"A key is set{host}. Leave this empty to keep it; what is entered replaces it."
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        new_key, removes = cleaned.get("api_key"), cleaned.get("remove_key")
+        if new_key and removes:
+            self.add_error("remove_key", "Either enter a new key or remove the stored one.")
+        is_readable = "kind" in cleaned and "base_url" in cleaned
+        if self.has_key and is_readable and not (new_key or removes):
+            target = Configuration(kind=cleaned["kind"], base_url=cleaned["base_url"])
+            if target.origin != self.key_origin:
+                former = self.key_origin or "another host"
+                self.add_error(
+                    "api_key",
+                    f"The key belongs to {former}; enter it again for {target.origin}."
+                    if target.origin
+                    else f"The key belongs to {former}; remove it, as this kind needs none.",
+                )
+        return cleaned
+
+    def save(self, commit: bool = True) -> Configuration:
+        if self.cleaned_data.get("api_key"):
+            self.instance.set_api_key(self.cleaned_data["api_key"])
+        elif self.cleaned_data.get("remove_key"):
+            self.instance.set_api_key("")
+        if self.instance._state.adding:
+            self.instance.begin_free()
+        return super().save(commit)
+
+    def _get_validation_exclusions(self) -> set[str]:
+        # Ticking "default" moves it here from the former one; it is no conflict.
+        excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc] # no stub
+        return excluded | {"is_default"}
+
+
+class ModelChoiceForm(ConfigurationModelForm):
+    """A model from the provider's list. What the provider did not tell is empty."""
+
+    class Meta:
+        model = Configuration
+        fields = (
+            "model",
+            "context_window",
+            "input_price",
+            "cached_input_price",
+            "output_price",
+        )

@@ -1,0 +1,342 @@
+"""Configurations: one provider, one model and its defaults, under a name that people choose."""
+
+from copy import copy as copy_of
+from dataclasses import replace
+from decimal import Decimal
+from itertools import chain, count
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Group
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models, transaction
+from django.db.models import Q
+
+from providers import addresses, validators
+from providers.adapters import registry
+from providers.adapters.base import Adapter, Parameters, Target
+from providers.client import Limits
+from providers.errors import ApiKeyInvalid
+from providers.fields import EncryptedText, EncryptedTextField, SecretUnreadable
+from providers.pricing import Prices
+
+SECONDS = [MinValueValidator(0.1), MaxValueValidator(86_400)]
+NOT_NEGATIVE = [MinValueValidator(0)]
+PLAIN = [validators.plain_text]
+
+
+class ConfigurationQuerySet(models.QuerySet["Configuration"]):
+    def active(self) -> "ConfigurationQuerySet":
+        return self.filter(is_active=True)
+
+    def usable_by(self, user: AbstractBaseUser | AnonymousUser) -> "ConfigurationQuerySet":
+        """Active ones that `user` may use: those open to all, and those of the user's groups."""
+        everyone = Q(allowed_groups=None)
+        return self.active().filter(everyone | Q(allowed_groups__user=user.pk)).distinct()
+
+    def find(self, id_or_slug: str) -> "Configuration":
+        """The one with this id (preferred) or slug. Raises Configuration.DoesNotExist."""
+        if id_or_slug.isascii() and id_or_slug.isdigit() and len(id_or_slug) < 19:
+            by_id = self.filter(pk=int(id_or_slug)).first()
+            if by_id:
+                return by_id
+        return self.get(slug=id_or_slug)
+
+    def preferred(self) -> "Configuration | None":
+        """The default one, else the first."""
+        return self.order_by("-is_default", "name", "pk").first()
+
+
+def known_kind(kind: str) -> None:
+    if kind not in registry.kinds():
+        raise ValidationError(f"{kind} is no kind of provider; known are {registry.kinds()}.")
+
+
+class Configuration(models.Model):
+    """One provider + model + defaults.
+
+    A key belongs to the host it was entered for: whoever changes the host enters the key again
+    (contract P9). Prices are USD per million tokens; None is unknown, 0 is free.
+    """
+
+    name = models.CharField(
+        max_length=100, validators=PLAIN, help_text="What people see when they choose a model."
+    )
+    slug = models.SlugField(
+        max_length=100, unique=True, help_text="Its name in the API and in commands."
+    )
+    kind = models.CharField(max_length=30, validators=[known_kind])
+    model = models.CharField(
+        max_length=200,
+        validators=PLAIN,
+        help_text="The model's name at the provider, for instance gpt-4o-mini.",
+    )
+    base_url = models.CharField(
+        "base URL",
+        max_length=500,
+        blank=True,
+        help_text="Empty for the provider's own address. With or without a trailing slash, "
+        "/v1 or /api.",
+    )
+    api_key = EncryptedTextField("API key")
+    system_instructions = models.TextField(
+        blank=True,
+        validators=PLAIN,
+        help_text="Sent before every conversation that has none of its own.",
+    )
+    temperature = models.FloatField(
+        null=True, blank=True, validators=[MinValueValidator(0), MaxValueValidator(2)]
+    )
+    top_p = models.FloatField(
+        "top p", null=True, blank=True, validators=[MinValueValidator(0), MaxValueValidator(1)]
+    )
+    max_tokens = models.PositiveIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(1), MaxValueValidator(128_000)]
+    )
+    context_limit = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(100)],
+        help_text="How many earlier messages are sent; 0 for none.",
+    )
+    context_window = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Tokens that the model can take in; empty if unknown."
+    )
+    input_price = models.DecimalField(
+        max_digits=14,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        validators=NOT_NEGATIVE,
+        help_text="USD per million tokens.",
+    )
+    cached_input_price = models.DecimalField(
+        max_digits=14,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        validators=NOT_NEGATIVE,
+        help_text="USD per million tokens.",
+    )
+    output_price = models.DecimalField(
+        max_digits=14,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        validators=NOT_NEGATIVE,
+        help_text="USD per million tokens.",
+    )
+    connect_timeout = models.FloatField(
+        null=True, blank=True, validators=SECONDS, help_text="Seconds."
+    )
+    first_chunk_timeout = models.FloatField(
+        null=True, blank=True, validators=SECONDS, help_text="Seconds."
+    )
+    chunk_timeout = models.FloatField(
+        null=True, blank=True, validators=SECONDS, help_text="Seconds."
+    )
+    total_timeout = models.FloatField(
+        null=True, blank=True, validators=SECONDS, help_text="Seconds."
+    )
+    extra_headers = models.JSONField(
+        default=dict,
+        blank=True,
+        validators=[validators.headers],
+        help_text='More request headers, as {"Name": "value"}. Whoever may change this '
+        "configuration can read them; they are never logged or shown in the inspector.",
+    )
+    extra_body = models.JSONField(
+        default=dict,
+        blank=True,
+        validators=[validators.json_object],
+        help_text="More fields of the request body, as an object; null takes a field out. "
+        "The inspector shows them.",
+    )
+    is_active = models.BooleanField("active", default=True)
+    is_default = models.BooleanField("default", default=False)
+    allowed_groups = models.ManyToManyField(
+        Group, blank=True, help_text="Who may use it; nobody chosen means everybody."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = ConfigurationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name", "pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["is_default"],
+                condition=Q(is_default=True),
+                name="one_default_configuration",
+                violation_error_message="Another configuration is the default already.",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def adapter_class(self) -> type[Adapter]:
+        return registry.adapter_class(self.kind)
+
+    @property
+    def origin(self) -> addresses.Origin | None:
+        """Who gets its requests, and with them the key; None where nobody does (demo)."""
+        if self.kind not in registry.kinds():
+            return None
+        try:
+            return addresses.parse(
+                self.base_url or self.adapter_class.default_base_url, private_allowed=True
+            )
+        except addresses.BadAddress:
+            return None
+
+    @property
+    def host(self) -> str:
+        """The host (and port) that the key is sent to, "" for none."""
+        return str(self.origin or "")
+
+    def clean(self) -> None:
+        """What concerns more than one field. Raises ValidationError."""
+        errors: dict[str, str] = {}
+        # Model fields do not validate what counts as empty, such as a list.
+        for name in ("extra_headers", "extra_body"):
+            if not isinstance(getattr(self, name), dict):
+                errors[name] = 'Write an object, as {"name": "value"}.'
+        if self.is_default and not self.is_active:
+            errors["is_default"] = "Only an active configuration can be the default."
+        default = self.adapter_class.default_base_url if self.kind in registry.kinds() else ""
+        address = self.base_url or default
+        # The demo's own address is none, and nothing connects to it.
+        if address and (address != default or default.startswith("http")):
+            try:
+                validators.base_url(address)
+            except ValidationError as error:
+                errors["base_url"] = str(error.message)
+        if errors:
+            raise ValidationError(errors)
+
+    @property
+    def prices(self) -> Prices:
+        return Prices(
+            input=self.input_price,
+            cached_input=self.cached_input_price,
+            output=self.output_price,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """Its time limits, else the settings'."""
+        return Limits(
+            connect=self.connect_timeout or settings.CONNECT_TIMEOUT,
+            first_chunk=self.first_chunk_timeout or settings.FIRST_CHUNK_TIMEOUT,
+            chunk=self.chunk_timeout or settings.CHUNK_TIMEOUT,
+            answer_bytes=settings.ANSWER_MAX_BYTES,
+            line_bytes=settings.LINE_MAX_BYTES,
+        )
+
+    @property
+    def total_limit(self) -> float:
+        """Seconds that one run may take, with all its attempts."""
+        return self.total_timeout or settings.TOTAL_TIMEOUT
+
+    @property
+    def default_parameters(self) -> Parameters:
+        return Parameters(
+            temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens
+        )
+
+    def target(self) -> Target:
+        """Where its requests go, with the key. Raises ApiKeyInvalid if the key is unreadable."""
+        try:
+            key = self.api_key.reveal()
+        except SecretUnreadable:
+            raise ApiKeyInvalid(
+                f"{self.name}: the stored API key can no longer be decrypted. "
+                "An administrator has to enter it again."
+            ) from None
+        return replace(self.target_without_key(), api_key=key)
+
+    def target_without_key(self) -> Target:
+        """The same for showing a request that cannot be sent."""
+        return Target(
+            name=self.name,
+            model=self.model,
+            base_url=self.base_url,
+            extra_headers=self.extra_headers,
+            extra_body=self.extra_body,
+        )
+
+    def set_api_key(self, secret: str) -> None:
+        self.api_key = EncryptedText.of(secret)
+
+    def begin_free(self) -> None:
+        """Set prices of 0 where the kind is free and no price is known (contract P7)."""
+        prices = (self.input_price, self.cached_input_price, self.output_price)
+        if self.adapter_class.is_free and prices == (None, None, None):
+            self.input_price = self.cached_input_price = self.output_price = Decimal(0)
+
+    def take_model(self, model: str, **told: Any) -> list[str]:
+        """Use another model, and store it. Returns the names of the fields that changed.
+
+        `told` is its context window and prices, None where the provider does not tell them: then
+        they stay if it is the same model, and become unknown if it is another one.
+        """
+        values = {
+            name: value for name, value in told.items() if value is not None or model != self.model
+        }
+        former = {name: getattr(self, name) for name in ("model", *told)}
+        for name, value in {**values, "model": model}.items():
+            setattr(self, name, value)
+        self.begin_free()
+        changed = [name for name, value in former.items() if getattr(self, name) != value]
+        if changed:
+            self.save(update_fields=[*changed, "updated_at"])
+        return changed
+
+    def duplicate(self) -> "Configuration":
+        """A stored copy, not yet active, under a slug of its own.
+
+        The key goes with it: it stays bound to the same host.
+        """
+        taken = set(Configuration.objects.values_list("slug", flat=True))
+        base = f"{self.slug[:85]}-copy"
+        slugs = chain([base], (f"{base}-{number}" for number in count(2)))
+        copy = copy_of(self)
+        copy.slug = next(slug for slug in slugs if slug not in taken)
+        copy.name = f"{self.name[:93]} (copy)"
+        copy.pk, copy._state.adding = None, True
+        copy.is_default = copy.is_active = False
+        copy.save()
+        copy.allowed_groups.set(self.allowed_groups.all())
+        return copy
+
+    def make_default(self) -> None:
+        """Make this the default in place of the one that was."""
+        with transaction.atomic():
+            former = Configuration.objects.filter(is_default=True).exclude(pk=self.pk)
+            former.update(is_default=False)
+            self.is_default = True
+            self.save(update_fields=["is_default", "updated_at"])
+
+    @property
+    def price_label(self) -> str:
+        """For people: "free", "$0.15 in, $0.60 out per million tokens" or "price unknown"."""
+        if self.input_price is None or self.output_price is None:
+            return "price unknown"
+        if not self.input_price and not self.output_price:
+            return "free"
+        return (
+            f"${_plain(self.input_price)} in, ${_plain(self.output_price)} out per million tokens"
+        )
+
+
+def _plain(price: Decimal) -> str:
+    text = f"{price:.6f}".rstrip("0").rstrip(".")
+    whole, _, cents = text.partition(".")
+    return f"{whole}.{cents.ljust(2, '0')}" if cents else whole
+
+
+__all__: list[Any] = ["Configuration", "ConfigurationQuerySet"]

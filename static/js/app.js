@@ -1,0 +1,29 @@
+/** The chat page. The modules meet through CustomEvents on the document:
+ *
+ *  run:pending     {chat}                     a message was sent, the server has not answered yet
+ *  run:started     {run, chat, model, stopUrl, inspectorUrl}
+ *  run:event       {run, number, event}       one event of the run, as it came
+ *  run:connection  {run, state}               "lost" or "resumed"
+ *  run:ended       {run, event}               its `done` or `error`
+ *  run:settled     {run}                      the finished answer stands in the page
+ *  prompt:restore  {text}                     a question that was taken back
+ *  notice          {text, link?}              something to say above the message box
+ *
+ * Answers come last: an answer that is being written starts to report as soon as it is defined.
+ */
+
+import "./page.js";
+import "./viewport.js";
+import "./panel.js";
+import "./sidebar.js";
+import "./title.js";
+import "./totals.js";
+import "./picker.js";
+import "./shortcuts.js";
+import "./scroll.js";
+import "./console.js";
+import "./inspector.js";
+import "./context.js";
+import "./composer.js";
+import "./messages.js";
+import "./answer.js";

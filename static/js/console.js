@@ -1,0 +1,114 @@
+/** The console: one line an event. */
+
+import { copyWith } from "./clipboard.js";
+import { clockTime, count, money, seconds } from "./format.js";
+
+const MOST = 1_000; // lines
+const NEAR = 24; // px
+const frame = document.querySelector("[data-console-frame]");
+const lines = document.querySelector("[data-console]");
+const empty = document.querySelector("[data-console-empty]");
+const runs = new Map(); // run → {began, hasText}
+
+function write(level, text) {
+  const isAtEnd = frame.scrollHeight - frame.clientHeight - frame.scrollTop < NEAR;
+  const line = document.createElement("li");
+  line.className = "console-line";
+  line.dataset.level = level;
+  for (const [name, words] of [["time", clockTime(new Date())], ["level", level], ["text", text]]) {
+    const cell = document.createElement("span");
+    cell.className = `console-${name}`;
+    cell.textContent = words;
+    line.append(cell);
+  }
+  lines.append(line);
+  if (lines.childElementCount > MOST) lines.firstElementChild.remove();
+  empty.hidden = true;
+  if (isAtEnd) frame.scrollTop = frame.scrollHeight;
+}
+
+const asText = () =>
+  [...lines.children].map((line) => [...line.children].map((cell) => cell.textContent).join("\t")).join("\n");
+
+function firstChunk(run) {
+  if (run.hasText) return;
+  run.hasText = true;
+  run.latency = (performance.now() - run.began) / 1000;
+  if (run.isFresh) write("info", `First chunk after ${seconds(run.latency, 2)}`);
+  else write("info", "First chunk");
+}
+
+function ended(event) {
+  const { metrics } = event;
+  if (event.type === "error") {
+    write("error", `${event.code}: ${event.message}`);
+    return;
+  }
+  const about = metrics.estimated ? "≈" : "";
+  const facts = [];
+  if (metrics.total_tokens !== null) {
+    facts.push(`${about}${count(metrics.prompt_tokens)} + ${about}${count(metrics.completion_tokens)} tokens`);
+  }
+  facts.push(metrics.cost_usd === null ? "cost unknown" : money(metrics.cost_usd));
+  if (metrics.processing_time !== null) facts.push(seconds(metrics.processing_time, 2));
+  const reason = event.finish_reason && event.finish_reason !== "stop" ? ` (${event.finish_reason})` : "";
+  if (event.stopped) write("warning", `Stopped: ${facts.join(", ")}`);
+  else write("success", `Completed${reason}: ${facts.join(", ")}`);
+}
+
+document.addEventListener("run:started", ({ detail }) => {
+  runs.set(detail.run, { began: detail.began ?? performance.now(), isFresh: detail.isFresh, hasText: false });
+});
+
+document.addEventListener("run:event", ({ detail: { run: id, event } }) => {
+  const run = runs.get(id);
+  if (!run) return;
+  switch (event.type) {
+    case "metadata":
+      write("info", `Stream started, run ${event.run_id.slice(0, 8)}`);
+      write("info", `≈${count(event.input_tokens)} tokens in, ${count(event.context_size)} earlier messages`);
+      break;
+    case "request_data":
+      write("info", `Request to ${event.metadata.provider}: ${event.metadata.model}`);
+      break;
+    case "reasoning":
+      if (!run.isThinking) write("info", "Thinking");
+      run.isThinking = true;
+      break;
+    case "block":
+    case "chunk":
+    case "tool_call":
+      firstChunk(run);
+      if (event.type === "tool_call" && event.name) write("info", `Tool call: ${event.name}`);
+      break;
+    case "retry":
+      write("warning", `${event.code}: attempt ${event.attempt} of ${event.max_attempts} in ${seconds(event.delay)}`);
+      break;
+    case "done":
+    case "error":
+      ended(event);
+      break;
+  }
+});
+
+document.addEventListener("run:connection", ({ detail }) => {
+  if (detail.state === "lost") write("warning", "Connection lost");
+  else write("info", "Connection resumed");
+});
+
+document.querySelector("[data-console-clear]").addEventListener("click", () => {
+  lines.replaceChildren();
+  empty.hidden = false;
+});
+
+document.querySelector("[data-console-copy]").addEventListener("click", ({ currentTarget }) => {
+  copyWith(currentTarget, asText());
+});
+
+document.querySelector("[data-console-download]").addEventListener("click", () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([`${asText()}\n`], { type: "text/plain" }));
+  link.download = `console-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}.txt`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1_000);
+});

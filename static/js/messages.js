@@ -1,0 +1,64 @@
+/** What can be done with messages that are there: delete one, try a failed one again. */
+
+import { seconds } from "./format.js";
+import { announce } from "./fragments.js";
+
+const transcript = () => document.querySelector("[data-transcript]");
+
+// Deleting may change more than the message itself: the server's transcript takes its place.
+document.addEventListener("htmx:afterRequest", async ({ target, detail }) => {
+  if (!target.closest?.("[data-deletes-message]") || !detail.successful) return;
+  await window.htmx.ajax("GET", location.pathname, {
+    target: transcript(),
+    select: "#transcript > *",
+    swap: "innerHTML",
+  });
+  announce("transcript:changed");
+});
+
+// Retry waits as long as the provider asked for.
+
+function countDown() {
+  let isCounting = false;
+  for (const button of document.querySelectorAll("[data-retry-after]")) {
+    const ends = Date.parse(button.dataset.ended) + Number(button.dataset.retryAfter) * 1_000;
+    const left = (ends - Date.now()) / 1_000;
+    const label = button.querySelector("[data-retry-label]");
+    if (left > 0) {
+      isCounting = true;
+      button.disabled = true;
+      label.textContent = `Retry in ${seconds(Math.ceil(left), 0)}`;
+    } else {
+      button.disabled = false;
+      label.textContent = "Retry";
+      delete button.dataset.retryAfter;
+    }
+  }
+  if (isCounting) setTimeout(countDown, 250);
+}
+
+let isWaiting = false;
+function watch() {
+  if (isWaiting) return;
+  isWaiting = true;
+  queueMicrotask(() => {
+    isWaiting = false;
+    countDown();
+  });
+}
+
+document.addEventListener("run:settled", watch);
+document.addEventListener("htmx:afterSwap", watch);
+watch();
+
+document.addEventListener("htmx:beforeRequest", ({ target }) => {
+  if (target.matches?.("[data-retry]")) {
+    target.querySelector("[data-retry-label]").textContent = "Retrying";
+    announce("run:pending", { isRetry: true });
+  }
+});
+document.addEventListener("htmx:afterRequest", ({ target, detail }) => {
+  if (!target.matches?.("[data-retry]")) return;
+  if (!detail.successful) target.querySelector("[data-retry-label]").textContent = "Retry";
+  announce("run:answered");
+});
