@@ -109,8 +109,8 @@ production = env HTTPS=true ALLOWED_HOSTS=chat.example.org DEBUG= SECRET_KEY= EN
 	DATABASE_URL= TRUSTED_PROXIES=
 
 lint_steps = \
-	step "format" $(BIN)/ruff format --check --quiet .; \
-	step "rules" $(BIN)/ruff check --quiet .; \
+	step "format" $(BIN)/ruff format --check --quiet --output-format concise .; \
+	step "rules" $(BIN)/ruff check --quiet --output-format concise .; \
 	step "templates" $(BIN)/djade --check $$($(templates)); \
 	step "spelling" $(BIN)/typos; \
 	step "imports" $(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter

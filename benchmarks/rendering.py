@@ -1,4 +1,4 @@
-"""How long rendering takes: long answers as they stream, hostile text, and slow lexers (A22).
+"""How much processor time rendering takes: long answers as they stream, hostile text, and slow lexers (A22).
 
 Run with `.venv/bin/python -m benchmarks.rendering`; add `lexers` for the lexers too.
 """
@@ -73,24 +73,24 @@ def hostile(size: int) -> dict[str, str]:
 def stream(text: str, piece: int, every: int) -> tuple[float, float, float]:
     """Seconds in all; of the slowest view; of the slowest piece, its view included."""
     renderer = BlockRenderer()
-    began = time.perf_counter()
+    began = time.process_time()
     slowest = slowest_view = 0.0
     for number, start in enumerate(range(0, len(text), piece)):
-        before = time.perf_counter()
+        before = time.process_time()
         renderer.feed(text[start : start + piece])
         if number % every == 0:
-            viewed = time.perf_counter()
+            viewed = time.process_time()
             renderer.open_html()
-            slowest_view = max(slowest_view, time.perf_counter() - viewed)
-        slowest = max(slowest, time.perf_counter() - before)
+            slowest_view = max(slowest_view, time.process_time() - viewed)
+        slowest = max(slowest, time.process_time() - before)
     renderer.finish()
-    return time.perf_counter() - began, slowest_view, slowest
+    return time.process_time() - began, slowest_view, slowest
 
 
 def seconds(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     action()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def lexers() -> Iterator[tuple[float, str, str]]:

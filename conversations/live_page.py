@@ -25,7 +25,7 @@ async def blocks(
 ) -> AsyncGenerator[Sequence[RunEvent], None]:
     """The events of `followed` (all of them, from number 1) that come after number `after`, with
     `block` events in place of the chunks. A block's number is the last one that it covers."""
-    answer = _Answer()
+    answer = _Answer(is_resumed=after > 0)
     loop = asyncio.get_running_loop()
     async for batch in followed:
         started = monotonic()
@@ -39,10 +39,10 @@ async def blocks(
 class _Answer:
     """The answer of one run as one reader has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_resumed: bool) -> None:
         self._renderer = BlockRenderer()
         self._sent = 0  # closed blocks that this reader has
-        self._open_sent = -1  # index of the open block that it has
+        self._has_open = is_resumed  # whether it has, or may have, an open block after those
         self._tokens = 0
 
     def take(self, batch: Sequence[RunEvent], after: int) -> list[RunEvent]:
@@ -71,7 +71,7 @@ class _Answer:
         self._sent = len(closed)
         if open_html := self._renderer.open_html():
             changed.append(self._block(self._sent, open_html, number, is_open=True))
-            self._open_sent = self._sent
+        self._has_open = bool(open_html)
         return changed
 
     def _all_closed(self, number: int) -> list[RunEvent]:
@@ -81,8 +81,10 @@ class _Answer:
             self._block(index, closed[index], number)
             for index in [*late, *range(self._sent, len(closed))]
         ]
-        if self._open_sent >= len(closed):  # what was shown as open came to nothing
-            changed.append(self._block(self._open_sent, "", number))
+        if self._has_open and self._sent in (0, len(closed)):
+            # What was shown as open came to nothing (a link's definition, for instance); or it
+            # may have, where a reader resumed and has got no block since.
+            changed.append(self._block(len(closed), "", number))
         return changed
 
     def _block(self, index: int, html: str, number: int, *, is_open: bool = False) -> RunEvent:

@@ -401,7 +401,7 @@ class _Watch:
     def __enter__(self) -> None:
         self._deadline = self._loop.time() + self._left
         self._task = asyncio.current_task()
-        assert self._task is not None  # noqa: S101 - a coroutine that awaits is in a task
+        assert self._task is not None  # noqa: S101 - what awaits is in a task
         self._cancelling = self._task.cancelling()
         if self._timer and self._timer.when() > self._deadline:
             self._timer.cancel()

@@ -292,6 +292,8 @@ def _error(
     *,
     is_stream: bool,
 ) -> ProviderError:
+    if status is None:
+        status = next((_WORD_STATUS[code] for code in report.codes if code in _WORD_STATUS), None)
     error_class = _class(source.kind, report, status, is_stream=is_stream)
     retryable = error_class.retryable_by_default
     if error_class is ProviderFailure:
@@ -320,8 +322,6 @@ def _class(kind: str, report: _Report, status: int | None, *, is_stream: bool) -
         for error_class, pattern in _PATTERNS:
             if pattern.search(report.message):
                 return error_class
-    if status is None:
-        status = next((_WORD_STATUS[code] for code in report.codes if code in _WORD_STATUS), None)
     if status == 404:
         return ModelNotFound if _ABOUT_A_MODEL.search(report.message) else InvalidRequest
     if status == 403 and kind == "ollama":

@@ -29,10 +29,8 @@ class ObjectField(forms.JSONField):
         return {} if found is None else found
 
     def bound_data(self, data: Any, initial: Any) -> Any:
-        try:
-            return super().bound_data(data, initial)
-        except (ValueError, RecursionError):
-            return forms.fields.InvalidJSONInput(data)
+        # A refused form shows what was typed: written anew it might not even fit in a page.
+        return initial if self.disabled else forms.fields.InvalidJSONInput(data or "")
 
     def _unreadable(self, value: Any) -> ValidationError:
         return ValidationError(self.error_messages["invalid"], "invalid", {"value": value})

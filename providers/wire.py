@@ -216,7 +216,7 @@ class SSEOrJSON:
         if self._splitter is None:
             self._start += data
             seen = self._start.removeprefix(_BOM).lstrip(b"\r\n \t")
-            if not seen:
+            if not seen or _BOM.startswith(seen):
                 # The bound is against a server that never says anything else.
                 del self._start[self.line_bytes :]
                 return
@@ -250,7 +250,7 @@ class _JSONBody(LineSplitter):
     def _of_line(self, line: bytes) -> Iterator[SSEFrame]:
         if self._object is None:
             line = line.strip().removeprefix(b"data:").strip()
-            if not line:
+            if not line or line.startswith(b":"):
                 return
             text = line.decode("utf-8", "replace")
             if not line.startswith(b"{") or _is_json(text):

@@ -17,23 +17,22 @@ from pygments.token import STANDARD_TYPES
 
 CLASSES = frozenset(STANDARD_TYPES.values()) - {""}
 
-CODE_LIMIT = 12_000  # characters; about 350 lines, at 0.5 to 1.7 ms a KB
-# Less for lexers that are quadratic within the other rules: the worst text found takes 60 ms.
-LIMITS = (
-    dict.fromkeys(
-        ["c", "cpp", "go", "html", "objective-c", "ruby", "tsx", "typescript", "vue", "xml"], 8_000
-    )
-    | dict.fromkeys(["csharp", "css", "java", "less", "make", "perl", "protobuf"], 5_000)
-    | dict.fromkeys(["hcl", "terraform"], 1_500)
-)
+CODE_LIMIT = 10_000  # characters; about 300 lines, at 0.5 to 1.7 ms a KB
+# Less for lexers that are quadratic, or cubic, within the other rules. The worst text found takes
+# most of them 60 ms, and 100 ms one or two whose tokens are merely many.
+_QUADRATIC = """
+    c cmake common-lisp cpp csharp css fortran go groovy html java julia kotlin less make
+    objective-c perl protobuf ruby scala tsx typescript vue xml
+"""
+LIMITS = dict.fromkeys(_QUADRATIC.split(), 5_000) | dict.fromkeys(("hcl", "terraform"), 1_500)
 WIDTH_LIMIT = 500  # a line; most slow patterns run to its end
-RUN_LIMIT = 300  # without any sign: words that some lexers read as an endless declaration
+RUN_LIMIT = 200  # without any sign: words that some lexers read as an endless declaration
 
 # What people and models write code in. Others are shown plain, as are the lexers left out on
 # purpose: those of unbounded cost, and those that run other lexers chosen by the text.
 _SAFE = """
     bash bat c clojure cmake common-lisp console cpp csharp css dart diff docker elixir erlang
-    fortran fsharp go graphql groovy haskell hcl html ini java javascript js+jinja json jsx julia
+    fortran fsharp go graphql groovy haskell hcl html ini java javascript json jsx julia
     kotlin less lua make matlab nasm nginx nim objective-c ocaml perl php postgresql powershell
     protobuf py3tb python pycon ruby rust scala scheme scss solidity splus sql swift terraform toml
     tsx typescript vim vue xml yaml zig

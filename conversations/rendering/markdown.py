@@ -315,6 +315,9 @@ def _host(address: str) -> str:
         return ""
 
 
+_PLAIN_ADDRESS = re.compile(r"https?://[a-z0-9.\-]+(?:[:/?#][A-Za-z0-9\-._~:/?#@!$&'()*+,;=]*)?")
+
+
 class _Parser(MarkdownIt):
     """CommonMark and GFM, with the rules above."""
 
@@ -334,6 +337,10 @@ class _Parser(MarkdownIt):
         interrupts = ["paragraph", "reference", "blockquote", "list"]
         self.block.ruler.before("fence", "math", _display_math, {"alt": interrupts})
         self.core.ruler.push("images", _replace_images)
+
+    def normalizeLink(self, url: str) -> str:
+        """Encode what an address may not hold: most hold nothing of it, and encoding is slow."""
+        return url if _PLAIN_ADDRESS.fullmatch(url) else super().normalizeLink(url)
 
     def validateLink(self, url: str) -> bool:
         """Whether Markdown makes a link of it; if not, its source is shown as it is.

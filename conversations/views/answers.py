@@ -6,12 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import redirect
-from django.urls import reverse
-from django.utils.http import urlencode
 
 from conversations.errors import Refusal
 from conversations.forms import PlainForm, Unreadable
@@ -50,7 +48,7 @@ def wants_page(request: HttpRequest) -> bool:
 def sign_in(request: HttpRequest) -> HttpResponse:
     if wants_page(request) and request.headers.get("Sec-Fetch-Dest", "document") == "document":
         target = request.get_full_path() if request.method == "GET" else "/"
-        return redirect(f"{reverse('login')}?{urlencode({'next': target})}")
+        return redirect_to_login(target)
     return refused(401, "NOT_SIGNED_IN", "Sign in first; your session may have ended.")
 
 

@@ -149,17 +149,21 @@ class Adapter(ABC):
         return ModelInfo(model)
 
     def read(self, data: bytes) -> Iterator[Event]:
-        """The events that are complete once `data` has arrived."""
+        """The events that are complete once `data` has arrived; none after the end marker."""
+        if self.is_complete:
+            return
         for frame in self.splitter.feed(data):
             yield from self._of(frame)
             if self.is_complete:
-                return  # what follows the end marker need not even be readable
+                return  # what follows need not even be readable
 
     def close(self) -> Iterator[Event]:
         """The last events when the body has ended.
 
         Raises StreamInterrupted if neither an end marker nor a finish reason was seen.
         """
+        if self.is_complete:
+            return
         for frame in self.splitter.close():
             yield from self._of(frame)
         if not self.has_ended:

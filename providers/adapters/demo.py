@@ -1,10 +1,12 @@
 """Kind `demo`: built in, no network. It answers in Markdown and shows what can go wrong.
 
 The adapter reads a small NDJSON format of its own, one object a line: `{"reasoning": text}`,
-`{"text": text}`, `{"tool": {"index", "id", "name", "arguments"}}`, `{"usage": {"prompt",
-"completion", "reasoning"}}`, `{"error": {"code", "message"}}` and, last, `{"end": reason}`.
-`answer` is its server: the client hands it each request for demo:// and gets status, headers and bytes back, so
-that demo answers and demo errors take the same path as everyone else's.
+`{"text": text}`, `{"tool": {"index", "id", "name", "arguments"}}`,
+`{"usage": {"prompt", "completion", "reasoning"}}`, `{"error": {"code", "message"}}` and, last,
+`{"end": reason}`.
+
+`answer` is its server: the client hands it each request for demo:// and gets status, headers and
+bytes back, so that demo answers and demo errors take the same path as everyone else's.
 
 What is answered follows from the request alone. `pace` in the body (from the configuration's
 extra body) is the seconds a piece takes; 0 is as fast as it goes.

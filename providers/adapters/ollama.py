@@ -117,8 +117,6 @@ class Ollama(Adapter):
 
     def events(self, frame: Any) -> Iterator[Event]:
         """The events of one line, in order. Raises ProviderError when it reports a failure."""
-        if self.is_complete:
-            return
         if not isinstance(frame, dict):
             raise unreadable(self.target.name)
         if error := frame.get("error"):

@@ -173,8 +173,6 @@ class OpenAI(Adapter):
         )
 
     def events(self, frame: SSEFrame) -> Iterator[Event]:
-        if self.is_complete:
-            return
         if frame.error is not None:
             raise self.reported(frame.error)
         data = frame.data
@@ -187,10 +185,7 @@ class OpenAI(Adapter):
             yield from self._of_value(self._parsed(data), frame.event)
 
     def close(self) -> Iterator[Event]:
-        for frame in self.splitter.close():
-            yield from self.events(frame)
-        if not self.has_ended:
-            raise self.error(StreamInterrupted)
+        yield from super().close()
         if not self.is_complete:
             yield from self._end()
 

@@ -32,7 +32,8 @@ class Responses:
         self._adapter = adapter
         self._has_text = False
         self._has_reasoning = False
-        self._calls: dict[Any, int] = {}  # output_index: the call's own position
+        # By output_index, which counts texts and reasoning too.
+        self._calls: dict[int, int] = {}  # the call's own position
         self._with_arguments: set[int] = set()
 
     def body(self, messages: Sequence[ChatMessage], parameters: Parameters) -> JSONObject:
@@ -57,6 +58,7 @@ class Responses:
 
     def events(self, value: JSONObject) -> Iterator[Event]:
         """The events of one parsed frame. Raises ProviderError when it reports a failure."""
+        output_index = count(value.get("output_index"))
         match text(value.get("type")):
             case "response.output_text.delta" | "response.refusal.delta":
                 yield from self._text(value.get("delta"))
@@ -68,13 +70,12 @@ class Responses:
                 if self._has_reasoning:
                     yield ReasoningDelta("\n\n")
             case "response.output_item.added":
-                yield from self._call(mapping(value.get("item")), value.get("output_index"))
+                yield from self._call(mapping(value.get("item")), output_index)
             case "response.function_call_arguments.delta":
-                yield from self._arguments(value.get("output_index"), value.get("delta"))
+                yield from self._arguments(output_index, value.get("delta"))
             case "response.function_call_arguments.done":
-                index = self._calls.get(value.get("output_index"))
-                if index is not None and index not in self._with_arguments:
-                    yield from self._arguments(value.get("output_index"), value.get("arguments"))
+                if output_index not in self._with_arguments:
+                    yield from self._arguments(output_index, value.get("arguments"))
             case "response.completed" | "response.incomplete":
                 yield from self._end(mapping(value.get("response")))
             case "response.failed":
@@ -92,17 +93,16 @@ class Responses:
             self._has_text = True
             yield TextDelta(delta)
 
-    def _call(self, item: JSONObject, output_index: Any) -> Iterator[Event]:
-        if item.get("type") == "function_call" and isinstance(output_index, int):
+    def _call(self, item: JSONObject, output_index: int | None) -> Iterator[Event]:
+        if item.get("type") == "function_call" and output_index is not None:
             index = self._calls.setdefault(output_index, len(self._calls))
             call_id = text(item.get("call_id")) or text(item.get("id"))
             yield ToolCallDelta(index, call_id, text(item.get("name")), "")
 
-    def _arguments(self, output_index: Any, arguments: Any) -> Iterator[Event]:
-        if isinstance(output_index, int) and output_index in self._calls and text(arguments):
-            index = self._calls[output_index]
-            self._with_arguments.add(index)
-            yield ToolCallDelta(index, "", "", text(arguments))
+    def _arguments(self, output_index: int | None, arguments: Any) -> Iterator[Event]:
+        if output_index is not None and output_index in self._calls and text(arguments):
+            self._with_arguments.add(output_index)
+            yield ToolCallDelta(self._calls[output_index], "", "", text(arguments))
 
     def _whole(self, response: JSONObject) -> Iterator[Event]:
         """A response that came as one object although a stream was asked for."""

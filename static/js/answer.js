@@ -9,7 +9,7 @@ import { count, seconds } from "./format.js";
 import { announce, fragment } from "./fragments.js";
 import { isSignedOut, SIGNED_OUT } from "./requests.js";
 import { follow } from "./stream.js";
-import { add, replace } from "./totals.js";
+import { add, reload, replace } from "./totals.js";
 
 const TICK = 100; // ms
 const FRESH = 15_000; // ms between a send and its first sign, for one clock to serve both
@@ -226,7 +226,7 @@ class ChatAnswer extends HTMLElement {
       const when = left > 0 ? `in ${seconds(left)}` : "now";
       return `${this.retry.code}: attempt ${this.retry.attempt} of ${this.retry.max_attempts} ${when}`;
     }
-    const facts = [`Waiting for ${this.model}`, seconds(elapsed)];
+    const facts = [this.reasoningSince ? `${this.model} is thinking` : `Waiting for ${this.model}`, seconds(elapsed)];
     if (this.inputTokens) facts.push(`≈${count(this.inputTokens)} tokens in`);
     return facts.join(" · ");
   }
@@ -297,7 +297,7 @@ class ChatAnswer extends HTMLElement {
 
   finish(html, event = null) {
     if (html === null) {
-      this.takeBack();
+      this.takeBack(event);
       return;
     }
     const template = document.createElement("template");
@@ -316,7 +316,8 @@ class ChatAnswer extends HTMLElement {
     this.closest("[data-entry]").dataset.message = next.closest("[data-entry]").dataset.message;
     this.dataset.status = next.dataset.status;
     if (totals) replace(totals);
-    else if (event) add(event);
+    else if (event?.metrics) add(event.metrics);
+    else reload();
     this.speakEnd(event);
     announce("run:settled", { run: this.run });
   }
@@ -335,13 +336,14 @@ class ChatAnswer extends HTMLElement {
   }
 
   /** Stopped before the first chunk: the question goes back into the box. */
-  takeBack() {
+  takeBack(event) {
     const entry = this.closest("[data-entry]");
     const question = document.querySelector(`[data-entry="user"][data-message="${this.dataset.question}"]`);
     const text = this.prompt ?? question?.querySelector("[data-text]")?.textContent ?? "";
     question?.remove();
     entry.remove();
     announce("prompt:restore", { text });
+    if (event?.metrics) add(event.metrics);
     announce("run:settled", { run: this.run });
   }
 

@@ -6,6 +6,7 @@
  *  run:connection  {run, state}               "lost" or "resumed"
  *  run:ended       {run, event}               its `done` or `error`
  *  run:settled     {run}                      the finished answer stands in the page
+ *  answer:whole    {run, status, inspectorUrl} an answer that was not streamed
  *  prompt:restore  {text}                     a question that was taken back
  *  notice          {text, link?}              something to say above the message box
  *

@@ -8,6 +8,7 @@ import * as drafts from "./drafts.js";
 import { count } from "./format.js";
 import { announce, fragment } from "./fragments.js";
 import { isSignedOut, post, refusal } from "./requests.js";
+import { reload as reloadTotals } from "./totals.js";
 
 const SAVE_AFTER = 250; // ms
 const STOP_ATTEMPTS = 10; // while the server has not started the run yet
@@ -47,7 +48,12 @@ class ChatComposer extends HTMLElement {
     this.part("box").addEventListener("click", ({ target }) => {
       if (!target.closest("button, a, textarea")) this.prompt.focus();
     });
-    this.form.addEventListener("input", ({ target }) => target.matches("[data-parameter]") && this.changed());
+    this.form.addEventListener("input", ({ target }) => {
+      if (!target.matches("[data-parameter]")) return;
+      target.removeAttribute("aria-invalid");
+      target.parentElement.querySelector(".errors").replaceChildren();
+      this.changed();
+    });
 
     this.restore();
     this.showParameters(!this.part("parameters").hidden || Boolean(this.querySelector("[data-parameter][aria-invalid]")), false);
@@ -119,7 +125,7 @@ class ChatComposer extends HTMLElement {
   key(event) {
     // 229: the Enter that closes an input method in Safari.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
-    if (event.altKey || (matchMedia("(pointer: coarse)").matches && !event.ctrlKey && !event.metaKey)) return;
+    if (event.altKey) return;
     event.preventDefault();
     this.form.requestSubmit();
   }
@@ -314,11 +320,19 @@ document.addEventListener("htmx:afterRequest", ({ detail }) => {
     // 204: stopped before anything was kept. 0 and 5xx: perhaps stored, so the key stays.
     box.giveBack({ isLost: xhr.status === 0 || xhr.status >= 500 || isSignedOut(xhr.responseURL, xhr.status) });
   } else if (!state.run) {
-    announce("run:settled", {}); // not streamed: all is there
+    whole(); // not streamed: all is there
   }
   state.isStopping = false;
   box.show();
 });
+
+/** The finished answer came at once. */
+function whole() {
+  const answer = [...document.querySelectorAll("[data-transcript] chat-answer")].at(-1);
+  announce("answer:whole", { ...answer?.dataset });
+  announce("run:settled", {});
+  reloadTotals();
+}
 
 // Stopping
 

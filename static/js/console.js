@@ -96,6 +96,10 @@ document.addEventListener("run:connection", ({ detail }) => {
   else write("info", "Connection resumed");
 });
 
+document.addEventListener("answer:whole", ({ detail: { run, status } }) => {
+  if (run) write(status === "error" ? "error" : "success", `Answered without streaming (${status}), run ${run.slice(0, 8)}`);
+});
+
 document.querySelector("[data-console-clear]").addEventListener("click", () => {
   lines.replaceChildren();
   empty.hidden = false;

@@ -18,10 +18,8 @@ function mark(included, leftOut) {
   for (const entry of document.querySelectorAll("[data-transcript] [data-message]")) {
     const id = entry.dataset.message;
     entry.classList.toggle("in-context", ids.has(id));
-    entry.title = "";
-    if (reasons.has(id)) entry.title = `Not sent: ${REASONS[reasons.get(id)] ?? reasons.get(id)}`;
-    else if (ids.has(id)) entry.title = "Sent with the next message";
-    if (!entry.title) entry.removeAttribute("title");
+    if (reasons.has(id)) entry.title = `Not sent with the next message: ${REASONS[reasons.get(id)]}`;
+    else entry.removeAttribute("title");
   }
 }
 
@@ -32,8 +30,8 @@ function tell({ included, left_out: leftOut, input_tokens: tokens, context_windo
   if (included.length || tokens) {
     facts.push(
       included.length
-        ? `Next message takes ${plural(included.length, "earlier message", "earlier messages")} along`
-        : "Next message goes without earlier ones",
+        ? `Sends ${plural(included.length, "earlier message", "earlier messages")}`
+        : "Sends no earlier messages",
     );
     facts.push(`≈${count(tokens)}${room ? ` of ${count(room)}` : ""} tokens`);
   }

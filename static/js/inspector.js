@@ -36,6 +36,10 @@ document.addEventListener("run:ended", ({ detail: { run, event } }) => {
   }
 });
 
+document.addEventListener("answer:whole", ({ detail }) => {
+  if (detail.inspectorUrl) load(detail.run, detail.inspectorUrl, "latest answer");
+});
+
 document.addEventListener("click", (event) => {
   const link = event.target.closest?.("[data-inspect]");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;

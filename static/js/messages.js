@@ -6,8 +6,8 @@ import { announce } from "./fragments.js";
 const transcript = () => document.querySelector("[data-transcript]");
 
 // Deleting may change more than the message itself: the server's transcript takes its place.
-document.addEventListener("htmx:afterRequest", async ({ target, detail }) => {
-  if (!target.closest?.("[data-deletes-message]") || !detail.successful) return;
+document.addEventListener("htmx:afterRequest", async ({ detail }) => {
+  if (!detail.elt.matches("[data-deletes-message]") || !detail.successful) return;
   await window.htmx.ajax("GET", location.pathname, {
     target: transcript(),
     select: "#transcript > *",
@@ -51,14 +51,13 @@ document.addEventListener("run:settled", watch);
 document.addEventListener("htmx:afterSwap", watch);
 watch();
 
-document.addEventListener("htmx:beforeRequest", ({ target }) => {
-  if (target.matches?.("[data-retry]")) {
-    target.querySelector("[data-retry-label]").textContent = "Retrying";
-    announce("run:pending", { isRetry: true });
-  }
+document.addEventListener("htmx:beforeRequest", ({ detail }) => {
+  if (!detail.elt.matches("[data-retry]")) return;
+  detail.elt.querySelector("[data-retry-label]").textContent = "Retrying";
+  announce("run:pending", { isRetry: true });
 });
-document.addEventListener("htmx:afterRequest", ({ target, detail }) => {
-  if (!target.matches?.("[data-retry]")) return;
-  if (!detail.successful) target.querySelector("[data-retry-label]").textContent = "Retry";
+document.addEventListener("htmx:afterRequest", ({ detail }) => {
+  if (!detail.elt.matches("[data-retry]")) return;
+  detail.elt.querySelector("[data-retry-label]").textContent = "Retry";
   announce("run:answered");
 });

@@ -30,8 +30,8 @@ document.addEventListener("htmx:afterSettle", ({ target }) => {
   watch();
 });
 
-document.addEventListener("htmx:afterRequest", ({ target, detail }) => {
-  const form = target.closest?.("[data-deletes-chat]");
+document.addEventListener("htmx:afterRequest", ({ detail }) => {
+  const form = detail.elt.closest("[data-deletes-chat]");
   if (!form || !detail.successful) return;
   if (form.dataset.deletesChat === chat) location.assign("/");
   else refresh();

@@ -57,12 +57,13 @@ document.addEventListener("htmx:beforeSwap", ({ detail, target }) => {
   detail.isError = true;
 });
 
-document.addEventListener("htmx:responseError", ({ target }) => {
-  if (target.matches?.("[data-title-form]")) target.isSent = false;
+document.addEventListener("htmx:responseError", ({ detail }) => {
+  if (detail.elt.matches("[data-title-form]")) detail.elt.isSent = false;
 });
 
-document.addEventListener("htmx:afterRequest", ({ target, detail }) => {
-  if (!target.matches?.("[data-title-form]") || !detail.successful) return;
+// The form itself is gone by then: the event says whose it is.
+document.addEventListener("htmx:afterRequest", ({ detail }) => {
+  if (!detail.elt.matches("[data-title-form]") || !detail.successful) return;
   const name = title().querySelector("[data-title-name]").textContent;
   document.title = `${name} · llmchat`;
   announce("chat:renamed", { title: name });

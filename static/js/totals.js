@@ -10,8 +10,7 @@ export function replace(totals) {
 }
 
 /** Until they do, the run's are added to those that stand there. */
-export function add({ metrics }) {
-  if (!metrics) return;
+export function add(metrics) {
   const totals = box();
   const tokens = Number(totals.dataset.tokens) + (metrics.total_tokens ?? 0);
   totals.dataset.tokens = tokens;
@@ -21,4 +20,13 @@ export function add({ metrics }) {
   const cost = Number(totals.dataset.cost) + metrics.cost_usd;
   totals.dataset.cost = cost;
   totals.querySelector("[data-totals-cost]").textContent = money(cost);
+}
+
+/** A run that failed does not say what it used: the page knows. */
+export function reload() {
+  return window.htmx.ajax("GET", location.pathname, {
+    target: box(),
+    select: "#chat-totals",
+    swap: "outerHTML",
+  });
 }

@@ -490,9 +490,9 @@ class _Connection(asyncio.Protocol):
                 case Wait(seconds):
                     await self._pause(seconds)
                 case Until(event):
-                    while not event.is_set() and not self._gone.is_set():
+                    while not event.is_set() and not self._gone.is_set():  # noqa: ASYNC110
                         # The event is the test's thread's: nothing in this loop could wait for it.
-                        await asyncio.sleep(0.002)  # noqa: ASYNC110
+                        await asyncio.sleep(0.002)
                 case Close(how):
                     return await self._finish(how, chunked=chunked)
         return False

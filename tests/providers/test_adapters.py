@@ -1,0 +1,140 @@
+"""Every recording and every sample gives its result, however its bytes are split.
+
+Recordings (real, read in place) are in ../shared/wire beside the repository; samples (ours, from
+the format pages) in tests/samples, each with the expected result in `<name>.expect.json`.
+"""
+
+import json
+import random
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from providers.adapters.base import Target
+from providers.adapters.registry import adapter_class
+from providers.events import FinishReason, Usage
+from tests.providers.answers import SPLITS, Answer, read, split
+
+ROOT = Path(__file__).parents[2]
+RECORDINGS = ROOT.parent / "shared" / "wire" / "recordings"
+SAMPLES = ROOT / "tests" / "samples"
+
+# The kinds whose recordings the base class for OpenAI's form reads as they are.
+OPENAI_FORMATS = {"openai-chat-sse", "openai-responses-sse"}
+
+
+def recordings() -> list[object]:
+    found = []
+    for meta_path in sorted(RECORDINGS.glob("*.meta.json")):
+        name = meta_path.name.removesuffix(".meta.json")
+        meta = json.loads(meta_path.read_text())
+        kind = {"ollama-ndjson": "ollama"}.get(meta["format"])
+        if meta["format"] in OPENAI_FORMATS:
+            kind = "openai"
+        if kind:
+            found.append(pytest.param(kind, name, meta, id=name))
+    return found or [
+        pytest.param("", "", {}, marks=pytest.mark.skip(reason=f"no recordings in {RECORDINGS}"))
+    ]
+
+
+@pytest.mark.parametrize("how", SPLITS)
+@pytest.mark.parametrize(("kind", "name", "meta"), recordings())
+def test_a_recording_gives_the_same_events_however_its_bytes_are_split(kind, name, meta, how):
+    (path,) = (RECORDINGS / f"{name}{end}" for end in (".sse", ".ndjson") if
+               (RECORDINGS / f"{name}{end}").exists())  # fmt: skip
+    base_url = f"https://host{meta['request']['path'].partition('?')[0]}"
+    adapter = adapter_class(kind)(Target("Conf", "m", base_url))
+    answer = read(adapter, split(path.read_bytes(), how))
+    expect = meta["expect"]
+    assert answer.text == expect["text"]
+    assert answer.reasoning == (expect["reasoning_text"] or "")
+    assert answer.usage.prompt_tokens == expect["prompt_tokens"]
+    assert answer.usage.completion_tokens == expect["completion_tokens"]
+    assert answer.usage.cached_tokens == expect["cached_tokens"]
+    assert answer.usage.reasoning_tokens == expect["reasoning_tokens"]
+    cost = expect["cost_usd"]
+    assert answer.usage.cost_usd == (None if cost is None else Decimal(str(cost)))
+    calls = [(call_id, name, json.loads(text)) for call_id, name, text in answer.tool_calls]
+    expected = expect["tool_calls"]
+    assert calls == [(call["id"], call["name"], call["arguments_json"]) for call in expected]
+    if error := expect["error"]:
+        assert answer.error is not None
+        assert answer.error.code == error["code"]
+        assert error["message"][:60] in answer.error.message
+        assert answer.finish is None
+    else:
+        assert answer.error is None
+        assert answer.finish is not None
+        assert answer.finish.reason == expect["finish_normalized"]
+        assert answer.finish.provider_reason == expect["finish_reason"]
+
+
+def samples() -> list[object]:
+    found = []
+    for expect_path in sorted(SAMPLES.glob("*/*.expect.json")):
+        name = expect_path.name.removesuffix(".expect.json")
+        kind = expect_path.parent.name
+        found += [
+            pytest.param(kind, path, json.loads(expect_path.read_text()), id=f"{kind}-{name}")
+            for path in expect_path.parent.glob(f"{name}.*")
+            if path != expect_path
+        ]
+    return found
+
+
+@pytest.mark.parametrize("how", SPLITS)
+@pytest.mark.parametrize(("kind", "path", "expect"), samples())
+def test_a_sample_gives_its_result_however_its_bytes_are_split(kind, path, expect, how):
+    adapter = adapter_class(kind)(Target("Conf", "m", expect.get("base_url", "")))
+    answer = read(adapter, split(path.read_bytes(), how))
+    assert_result(answer, expect)
+
+
+def assert_result(answer: Answer, expect: dict) -> None:
+    assert (answer.error.code if answer.error else None) == expect.get("error")
+    assert answer.text == expect.get("text", "")
+    assert answer.reasoning == expect.get("reasoning", "")
+    assert [list(call) for call in answer.tool_calls] == expect.get("tool_calls", [])
+    usage = dict(expect.get("usage", {}))
+    if "cost_usd" in usage:
+        usage["cost_usd"] = Decimal(usage["cost_usd"])
+    assert answer.usage == Usage(**usage)
+    if "finish" in expect:
+        reason, word = expect["finish"]
+        assert answer.finish is not None
+        assert answer.finish.reason == (reason and FinishReason(reason))
+        assert answer.finish.provider_reason == word
+
+
+NONSENSE = [None, True, -1, 1.5, 10**40, "", "x", [], {}, [1], [None], {"a": 1}, [{}], "\ud800"]
+
+
+def changed(value: object, chance: random.Random) -> object:
+    """The same JSON with some of its values gone, or of other types."""
+    if chance.random() < 0.15:
+        return chance.choice(NONSENSE)
+    if isinstance(value, dict):
+        return {k: changed(v, chance) for k, v in value.items() if chance.random() > 0.05}
+    if isinstance(value, list):
+        return [changed(item, chance) for item in value]
+    return value
+
+
+@pytest.mark.parametrize(("kind", "path", "expect"), samples())
+def test_nonsense_from_a_provider_is_an_error_of_the_provider_at_worst(kind, path, expect):
+    chance = random.Random(path.name)
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for _ in range(50):
+        said = []
+        for line in lines:
+            prefix = "data: " if line.startswith("data: ") else ""
+            try:
+                value = json.loads(line[len(prefix) :])
+            except ValueError:
+                said.append(line)
+            else:
+                said.append(prefix + json.dumps(changed(value, chance)))
+        adapter = adapter_class(kind)(Target("Conf", "m", expect.get("base_url", "")))
+        read(adapter, ["\n".join(said).encode()])

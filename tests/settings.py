@@ -1,0 +1,32 @@
+"""The settings of the tests: the project's own, with a data folder that goes when they end."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+_folder = tempfile.mkdtemp(prefix="llmchat-tests-")
+atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+_own = {
+    "DATA_DIR": _folder,
+    "DEBUG": "false",
+    "LOG_LEVEL": "WARNING",
+    "RETRY_BASE_DELAY": "0.05",
+    "HEARTBEAT_INTERVAL": "1",
+    "SHUTDOWN_GRACE": "1",
+}
+# Nothing of the developer's own environment: the tests are the same everywhere.
+for _name in ("HTTPS", "ALLOWED_HOSTS", "SECRET_KEY", "ENCRYPTION_KEYS", "ADMIN_PASSWORD"):
+    os.environ.pop(_name, None)
+os.environ.update(_own)
+
+from llmchat.settings import *  # noqa: E402, F403
+from llmchat.settings import DATABASES, STORAGES  # noqa: E402
+
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # In a file: live servers and pool threads have connections of their own.
+    DATABASES["default"]["TEST"] = {"NAME": f"{_folder}/test.sqlite3"}
+# Straight from the sources, so that no test sees yesterday's collected files.
+STORAGES["staticfiles"]["BACKEND"] = "django.contrib.staticfiles.storage.StaticFilesStorage"
+WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = True
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
