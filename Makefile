@@ -132,7 +132,7 @@ types: $(VENV)/.dev ## Only the check of the types
 format: $(VENV)/.dev ## Format Python and templates
 	@$(BIN)/ruff check --quiet --select I --fix .
 	@$(BIN)/ruff format --quiet .
-	@$(BIN)/djade $$($(templates)) || $(BIN)/djade --check $$($(templates))
+	@$(BIN)/djade $$($(templates)) >/dev/null 2>&1 || $(BIN)/djade --check $$($(templates)) 2>/dev/null
 
 clean: ## Remove what can be made again; the data stay
 	@rm -rf $(VENV) .cache staticfiles test-results .pytest_cache .ruff_cache .mypy_cache

@@ -1,4 +1,4 @@
-"""How much processor time rendering takes: long answers as they stream, hostile text, and slow lexers (A22).
+"""What rendering costs in processor time: long answers, hostile text and slow lexers (A22).
 
 Run with `.venv/bin/python -m benchmarks.rendering`; add `lexers` for the lexers too.
 """

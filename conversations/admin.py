@@ -5,8 +5,10 @@ them. Runs and usage logs are records: they have no deletion of their own.
 """
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.contrib import admin
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.urls import get_script_prefix, reverse
 from django.utils.html import format_html
@@ -149,10 +151,20 @@ class UsageLogAdmin(Records):
         "processing_time",
     )
     list_filter = ("status", "provider", "cost_source", "started_at")
-    search_fields = ("username", "configuration", "model", "code", "=run_id")
+    search_fields = ("username", "configuration", "model", "code")
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Finds the id of a run or session too, also of one that is gone."""
+        try:
+            wanted = UUID(search_term.strip())
+        except ValueError:
+            return super().get_search_results(request, queryset, search_term)
+        return queryset.filter(Q(run_id=wanted) | Q(session_id=wanted)), False
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         # The ids as well: what they name may be gone.

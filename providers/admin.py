@@ -71,6 +71,7 @@ class ConfigurationAdmin(ModelAdmin):
         "shown_price",
     )
     list_filter = (KindFilter, "is_active", "is_default")
+    ordering = ("-is_default", "name", "pk")
     search_fields = ("name", "slug", "model", "base_url")
     prepopulated_fields: ClassVar = {"slug": ("name",)}
     filter_horizontal = ("allowed_groups",)
@@ -78,10 +79,6 @@ class ConfigurationAdmin(ModelAdmin):
     actions = ("activate", "deactivate", "make_default", "duplicate")
 
     # ---- The list
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Configuration]:
-        # The default one first; where there are many, the rest by name.
-        return super().get_queryset(request).order_by("-is_default", "name", "pk")
 
     @admin.display(description="host")
     def shown_host(self, configuration: Configuration) -> str:

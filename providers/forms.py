@@ -42,10 +42,7 @@ class ConfigurationForm(ConfigurationModelForm):
     The key belongs to who it was entered for: another host, port or scheme asks for it again.
     """
 
-    kind = forms.ChoiceField(
-        help_text="Who answers. Ollama and Demo cost nothing: their prices begin at 0 when left "
-        "empty here.",
-    )
+    kind = forms.ChoiceField()
     api_key = forms.CharField(
         label="API key",
         required=False,
@@ -79,7 +76,10 @@ class ConfigurationForm(ConfigurationModelForm):
         if "kind" in self.fields:
             kind = self.fields["kind"]
             assert isinstance(kind, forms.ChoiceField)  # noqa: S101 - for the type checker
-            kind.choices = [(name, registry.adapter_class(name).label) for name in registry.kinds()]
+            adapters = [registry.adapter_class(name) for name in registry.kinds()]
+            kind.choices = [(adapter.kind, adapter.label) for adapter in adapters]
+            free = ", ".join(adapter.label for adapter in adapters if adapter.is_free)
+            kind.help_text = f"Prices that are left empty begin at 0 for: {free}."
         if "api_key" in self.fields:
             self.fields["api_key"].help_text = self._about_key()
         if "remove_key" in self.fields and not self.has_key:

@@ -189,6 +189,11 @@ def test_highlighting_never_changes_the_code(language):
     assert faults(html) == []
 
 
+def test_every_language_listed_is_one_that_pygments_has():
+    assert set(highlighting._BY_ALIAS.values()) == highlighting.LANGUAGES
+    assert highlighting.LIMITS.keys() <= highlighting.LANGUAGES
+
+
 def test_long_code_is_not_highlighted():
     line = "x = 1\n"
     short, long = line * 100, line * (highlighting.CODE_LIMIT // len(line) + 1)

@@ -23,15 +23,6 @@ MARKED = "sk-marked-5d1f7c"
 LIST = "admin:providers_configuration_changelist"
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    """Names of static files without hashes, as no static files were collected for a test."""
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
-
-
 @pytest.fixture
 def row():
     """A stored configuration with a key for gateway.example."""
@@ -104,7 +95,7 @@ class TestTheForm:
     def test_a_free_kind_begins_with_prices_of_0_which_the_page_says(self, admin_client, kind):
         admin_client.post(reverse(ADD), posted(kind=kind))
         assert Configuration.objects.get().price_label == "free"
-        assert "prices begin at 0" in admin_client.get(reverse(ADD)).text
+        assert "left empty begin at 0 for" in admin_client.get(reverse(ADD)).text
 
     def test_prices_that_were_given_stay(self, admin_client):
         admin_client.post(reverse(ADD), posted(kind="ollama", output_price="2"))

@@ -68,6 +68,13 @@ def test_an_event_ended_by_cr_is_there_before_the_next_byte_is():
     assert list(splitter.feed(b"\ndata: b\r\n\r\n")) == [SSEFrame(None, "b")]
 
 
+@pytest.mark.parametrize("how", SPLITS)
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_an_event_of_several_lines_stays_one_with_every_line_end(line_end, how):
+    body = b"event: e\ndata: a\ndata: b\n\n: ping\ndata: c\n\n".replace(b"\n", line_end)
+    assert frames(SSE(), split(body, how)) == [SSEFrame("e", "a\nb"), SSEFrame(None, "c")]
+
+
 def test_a_data_field_without_a_colon_is_an_empty_line():
     assert frames(SSE(), [b"data\ndata: x\n\n"]) == [SSEFrame(None, "\nx")]
 
