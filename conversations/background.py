@@ -26,7 +26,10 @@ def in_database(
     function: Callable[P, T], *, executor: ThreadPoolExecutor = pool
 ) -> Callable[P, Awaitable[T]]:
     """`function`, made awaitable: it runs in the pool and may use the ORM."""
-    return database_sync_to_async(function, thread_sensitive=False, executor=executor)
+    awaitable: Callable[P, Awaitable[T]] = database_sync_to_async(
+        function, thread_sensitive=False, executor=executor
+    )
+    return awaitable
 
 
 def spawn(coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:

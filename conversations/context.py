@@ -6,6 +6,7 @@ overflow the model's context window, the oldest go first.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from providers.adapters.base import ChatMessage
@@ -22,6 +23,7 @@ class ContextMessage(Protocol):
     content: str
     status: str
     tokens: int
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from conversations.journal import Journal, RunLost
 from conversations.models import Run
 from conversations.runs import Metrics, Outcome, Owner, Plan, Started
 from providers import client
+from providers.adapters.base import ProviderRequest
 from providers.errors import ProviderError, ProviderTimeout
 from providers.events import (
     Event,
@@ -93,10 +94,10 @@ class _LiveRun:
     async def drive(self) -> None:
         """Generates, then stores and tells the one end."""
         error = await self._generated()
-        self.outcome = self._settle(error)
+        self.outcome = outcome = self._settle(error)
         try:
             await self._journal.close(
-                self._log, lambda number: runs.finish(self.plan.run_id, self.outcome, number)
+                self._log, lambda number: runs.finish(self.plan.run_id, outcome, number)
             )
         except RunLost:
             log.info("run %s was deleted, or ended by another process", self.plan.run_id)
@@ -136,11 +137,13 @@ class _LiveRun:
     # ---- asking
 
     async def _generate(self) -> None:
-        if self.plan.refused:
-            raise self.plan.refused
-        for attempt in range(1, settings.MAX_ATTEMPTS + 1):
+        request = self.plan.request
+        if isinstance(request, ProviderError):
+            raise request
+        most: int = settings.MAX_ATTEMPTS
+        for attempt in range(1, most + 1):
             try:
-                return await self._ask()
+                return await self._ask(request)
             except ProviderError as error:
                 delay = self._delay_after(attempt, error)
                 if delay is None:
@@ -149,18 +152,17 @@ class _LiveRun:
                     "retry",
                     events.retry(
                         attempt=attempt + 1,
-                        max_attempts=settings.MAX_ATTEMPTS,
+                        max_attempts=most,
                         delay=delay,
                         code=error.code,
                     ),
                 )
                 await asyncio.sleep(delay)
 
-    async def _ask(self) -> None:
+    async def _ask(self, request: ProviderRequest) -> None:
         """One attempt. An adapter keeps the state of one answer, so each attempt has its own."""
-        assert self.plan.request is not None
         adapter = self.plan.adapter_class(self.plan.target)
-        async with aclosing(client.stream(adapter, self.plan.request, self.plan.limits)) as reads:
+        async with aclosing(client.stream(adapter, request, self.plan.limits)) as reads:
             async for read in reads:
                 for event in read:
                     self._take(event)
@@ -171,7 +173,7 @@ class _LiveRun:
             return None
         if attempt == settings.MAX_ATTEMPTS:
             return None
-        backoff = settings.RETRY_BASE_DELAY * 2 ** (attempt - 1)
+        backoff: float = settings.RETRY_BASE_DELAY * 2 ** (attempt - 1)
         delay = max(error.retry_after or 0.0, backoff)
         if delay > settings.RETRY_MAX_DELAY:
             return None

@@ -1,15 +1,15 @@
 """How a run can fail, in the words of the contract (S8): the providers' errors and our own.
 
-    Failure                  what a reader is told: code, message, recoverable, retry_after
-    RunError                 the server's own reasons
-    ├── BudgetExceeded       BUDGET_EXCEEDED
-    ├── Interrupted          INTERRUPTED, the server went away
-    └── InternalError        INTERNAL_ERROR, a defect or broken storage
-    Refusal                  why nothing was started
-    ├── RunInProgress        the session already has a run
-    ├── KeyReused            the idempotency key stands for another request
-    ├── TooManyRuns          the person's limit is reached
-    └── ShuttingDown         this process takes no new runs
+Failure                  what a reader is told: code, message, recoverable, retry_after
+RunError                 the server's own reasons
+├── BudgetExceeded       BUDGET_EXCEEDED
+├── Interrupted          INTERRUPTED, the server went away
+└── InternalError        INTERNAL_ERROR, a defect or broken storage
+Refusal                  why nothing was started
+├── RunInProgress        the session already has a run
+├── KeyReused            the idempotency key stands for another request
+├── TooManyRuns          the person's limit is reached
+└── ShuttingDown         this process takes no new runs
 """
 
 from dataclasses import dataclass

@@ -48,7 +48,7 @@ class PlainForm(forms.Form):
         for name in self.fields:
             value = self.data.get(name)
             if isinstance(value, bool) or not isinstance(value, SCALARS):
-                self._errors.pop(name, None)  # one error that says it all
+                self.errors.pop(name, None)  # one error that says it all
                 self.add_error(name, "Give a text or a number here.")
         return self.cleaned_data
 
@@ -56,11 +56,10 @@ class PlainForm(forms.Form):
 class NumberField(forms.FloatField):
     """A finite number."""
 
-    def to_python(self, value: Any) -> float | None:
-        number = super().to_python(value)
-        if number is not None and not math.isfinite(number):
+    def validate(self, value: Any) -> None:
+        super().validate(value)
+        if value is not None and not math.isfinite(value):
             raise ValidationError("Enter a number.", code="invalid")
-        return number
 
 
 class MessageForm(PlainForm):

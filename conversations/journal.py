@@ -148,9 +148,7 @@ class Journal:
 
     def _store_soon(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(
-                self.store_interval, self._due.set
-            )
+            self._timer = asyncio.get_running_loop().call_later(self.store_interval, self._due.set)
 
     async def _store(self) -> None:
         if self._timer is not None:
@@ -168,9 +166,7 @@ class Journal:
         if not writes:
             return
         try:
-            ends = await in_database(_store, executor=writer_pool)(
-                self.worker, self.lease, writes
-            )
+            ends = await in_database(_store, executor=writer_pool)(self.worker, self.lease, writes)
         except Exception:  # whatever it was: without its writer, no run would ever end
             self._not_stored(writes, started)
             return
@@ -181,7 +177,9 @@ class Journal:
             self._stored(write, ends[write.log.run_id])
 
     def _not_stored(self, writes: Sequence[_Write], started: float) -> None:
-        log.warning("storing the events of %d runs failed; trying again", len(writes), exc_info=True)
+        log.warning(
+            "storing the events of %d runs failed; trying again", len(writes), exc_info=True
+        )
         for write in writes:
             run_log = write.log
             if write.events:

@@ -69,7 +69,8 @@ class _Answer:
         fresh = range(self._sent, len(closed))
         changed = [self._block(index, closed[index], number) for index in fresh]
         self._sent = len(closed)
-        if open_html := self._renderer.open_html():
+        open_html = self._renderer.open_html()
+        if open_html or self._has_open:
             changed.append(self._block(self._sent, open_html, number, is_open=True))
         self._has_open = bool(open_html)
         return changed

@@ -11,14 +11,19 @@ from django.urls import reverse
 
 from providers.models import Configuration
 
-Viewer = AbstractBaseUser | AnonymousUser
+Viewer = AbstractBaseUser | AnonymousUser  # who asks; a stranger sees nothing
 NEW_TITLE = "New chat"
 TITLE_CHARACTERS = 200
 
 
+def _id(user: Viewer) -> int:
+    """An id that rows can be looked up by; a stranger's is nobody's."""
+    return user.pk or 0
+
+
 class ChatSessionQuerySet(models.QuerySet["ChatSession"]):
     def visible_to(self, user: Viewer) -> "ChatSessionQuerySet":
-        return self.filter(user_id=user.pk)
+        return self.filter(user_id=_id(user))
 
     def by_activity(self) -> "ChatSessionQuerySet":
         return self.order_by("-last_activity_at", "-created_at")
@@ -60,7 +65,7 @@ class ChatSession(models.Model):
 
 class MessageQuerySet(models.QuerySet["Message"]):
     def visible_to(self, user: Viewer) -> "MessageQuerySet":
-        return self.filter(session__user_id=user.pk)
+        return self.filter(session__user_id=_id(user))
 
 
 class Message(models.Model):
@@ -101,7 +106,7 @@ class Message(models.Model):
 
 class RunQuerySet(models.QuerySet["Run"]):
     def visible_to(self, user: Viewer) -> "RunQuerySet":
-        return self.filter(user_id=user.pk)
+        return self.filter(user_id=_id(user))
 
     def running(self) -> "RunQuerySet":
         return self.filter(status=Run.Status.RUNNING)

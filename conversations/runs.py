@@ -6,7 +6,7 @@ journal's writer, inside its transaction, with what came of it.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -52,7 +52,7 @@ class Asked:
     """What a person asked for, checked. None stands for the configuration's default."""
 
     prompt: str
-    parameters: Parameters = Parameters()
+    parameters: Parameters = field(default_factory=Parameters)
     context_limit: int | None = None
     idempotency_key: str = ""
 
@@ -73,8 +73,7 @@ class Plan:
     prompt: str
     adapter_class: type[Adapter]
     target: Target
-    request: ProviderRequest | None
-    refused: ProviderError | None  # why there is no request that could be sent
+    request: ProviderRequest | ProviderError  # or why there is none that could be sent
     limits: Limits
     total_limit: float  # s
     prices: Prices
@@ -295,9 +294,7 @@ def _create(
     branch: list[Message],
 ) -> tuple[Run, Plan]:
     parameters = _with_defaults(asked.parameters, configuration.default_parameters)
-    limit = _first(
-        asked.context_limit, configuration.context_limit, settings.DEFAULT_CONTEXT_LIMIT
-    )
+    limit = context_limit(asked, configuration)
     selected = context.build(
         branch,
         prompt=asked.prompt,
@@ -307,7 +304,7 @@ def _create(
         window=configuration.context_window,
         max_tokens=parameters.max_tokens,
     )
-    target, request, refused = _request(configuration, selected, parameters)
+    target, shown, request = _request(configuration, selected, parameters)
     run_id = uuid4()
     now = timezone.now()
     metadata = events.metadata(
@@ -323,7 +320,7 @@ def _create(
                 "provider": configuration.kind,
                 "configuration": configuration.slug,
                 "model": configuration.model,
-                "endpoint": request.url if request else configuration.base_url,
+                "endpoint": shown.url if shown else configuration.base_url,
                 "timestamp": now.isoformat(),
                 "run_id": str(run_id),
                 "session_id": str(chat.pk) if chat else None,
@@ -340,7 +337,7 @@ def _create(
             "context_messages": [_context_message(message) for message in selected.included],
             "left_out": [asdict(left_out) for left_out in selected.left_out],
             "current_prompt": asked.prompt,
-            "full_request_body": request.body if request else {},
+            "full_request_body": shown.body if shown else {},
         }
     )
     opening = [RunEvent(1, "metadata", metadata), RunEvent(2, "request_data", request_data)]
@@ -366,7 +363,6 @@ def _create(
         adapter_class=configuration.adapter_class,
         target=target,
         request=request,
-        refused=refused,
         limits=configuration.limits,
         total_limit=configuration.total_limit,
         prices=configuration.prices,
@@ -378,29 +374,38 @@ def _create(
 
 def _request(
     configuration: Configuration, selected: context.Context, parameters: Parameters
-) -> tuple[Target, ProviderRequest | None, ProviderError | None]:
-    """The request, or why there is none to send; the body is shown as far as it can be made."""
-    refused: ProviderError | None = None
+) -> tuple[Target, ProviderRequest | None, ProviderRequest | ProviderError]:
+    """Where the request goes, the request as far as it can be shown, and what can be sent."""
+    unreadable_key: ProviderError | None = None
     try:
         target = configuration.target()
     except ProviderError as error:
-        refused = error
+        unreadable_key = error
         target = configuration.target_without_key()
     try:
         request = configuration.adapter_class(target).request(selected.messages(), parameters)
     except ProviderError as error:
-        return target, None, refused or error
-    return target, request, refused
+        return target, None, unreadable_key or error
+    return target, request, unreadable_key or request
+
+
+def context_limit(asked: Asked, configuration: Configuration) -> int:
+    """How many earlier messages a request includes at most."""
+    if asked.context_limit is not None:
+        return asked.context_limit
+    if configuration.context_limit is not None:
+        return configuration.context_limit
+    default: int = settings.DEFAULT_CONTEXT_LIMIT
+    return default
 
 
 def _context_message(message: context.ContextMessage) -> dict[str, Any]:
-    created_at: datetime = message.created_at
     return {
         "id": message.id,
         "role": message.role,
         "content": message.content,
         "tokens": message.tokens,
-        "created_at": created_at.isoformat(),
+        "created_at": message.created_at.isoformat(),
     }
 
 
@@ -431,7 +436,7 @@ def finish(run_id: UUID, outcome: Outcome, number: int) -> RunEvent:
     _settle_question(run, outcome, prompt_returned=prompt_returned)
     run.status = outcome.status
     run.assistant_message = answer
-    run.ended_at = timezone.now()
+    run.ended_at = ended_at = timezone.now()
     if outcome.failure:
         run.error_code = outcome.failure.code
         run.error_message = outcome.failure.message
@@ -448,7 +453,7 @@ def finish(run_id: UUID, outcome: Outcome, number: int) -> RunEvent:
             "retry_after",
         ]
     )
-    _log_usage(run, outcome)
+    _log_usage(run, outcome, ended_at)
     if outcome.failure:
         return RunEvent(
             number,
@@ -514,7 +519,7 @@ def _settle_question(run: Run, outcome: Outcome, *, prompt_returned: bool) -> No
     question.save(update_fields=["status"])
 
 
-def _log_usage(run: Run, outcome: Outcome) -> None:
+def _log_usage(run: Run, outcome: Outcome, ended_at: datetime) -> None:
     metrics = outcome.metrics
     UsageLog.objects.create(
         run_id=run.pk,
@@ -538,7 +543,7 @@ def _log_usage(run: Run, outcome: Outcome) -> None:
         processing_time=metrics.processing_time,
         tokens_per_second=metrics.tokens_per_second,
         started_at=run.started_at,
-        ended_at=run.ended_at,
+        ended_at=ended_at,
     )
 
 

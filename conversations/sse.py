@@ -20,7 +20,7 @@ def frame(run_id: UUID, event: RunEvent) -> str:
 
 async def frames(
     run_id: UUID, batches: AsyncGenerator[Sequence[RunEvent], None]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The bytes of a stream: a batch is one write, an empty one a ping."""
     hint = f"retry: {RECONNECT_AFTER}\n"
     async with aclosing(batches):

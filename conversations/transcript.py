@@ -59,7 +59,7 @@ def entries(chat: ChatSession) -> list[Entry]:
     for message, following in zip(branch, [*branch[1:], None], strict=True):
         if message.role == Message.Role.ASSISTANT:
             run = run_of_answer.get(message.pk)
-            latest = last_run.get(message.parent_id)
+            latest = last_run.get(message.parent_id or 0)
             if latest is not None and latest.is_running:
                 continue  # its question is asked again: the new answer takes this place
             if latest is not None and message.status == Message.Status.FAILED and _failed(latest):

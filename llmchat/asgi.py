@@ -7,8 +7,9 @@ response has ended, which for a stream is minutes; a stream needs none after its
 import gc
 import os
 import re
+from typing import Any
 
-from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
+from asgiref.typing import ASGI3Application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmchat.settings")
 
@@ -29,16 +30,16 @@ SHUTDOWN_MARGIN = 8.0  # s beyond the grace that runs get, to store and close
 class StreamHandler(ASGIHandler):
     """Django's handler without a thread that is kept while the response lasts."""
 
-    async def __call__(self, scope, receive, send):  # type: ignore[no-untyped-def]
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self.handle(scope, receive, send)
 
 
 pages, streams = ASGIHandler(), StreamHandler()
 
 
-async def route(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def route(scope: Any, receive: Any, send: Any) -> None:
     handler = streams if scope["type"] == "http" and STREAMS.match(scope["path"]) else pages
-    await handler(scope, receive, send)  # type: ignore[no-untyped-call]
+    await handler(scope, receive, send)
 
 
 async def start() -> None:

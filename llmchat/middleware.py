@@ -24,5 +24,7 @@ class StaticFiles(WhiteNoiseMiddleware):
         else:
             file = self.files.get(request.path_info)
         if file is None:
-            return await self.get_response(request)
-        return await sync_to_async(self.serve)(file, request)
+            response: HttpResponseBase = await self.get_response(request)
+            return response
+        served: HttpResponseBase = await sync_to_async(self.serve)(file, request)
+        return served

@@ -8,7 +8,7 @@ from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.utils.safestring import mark_safe
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from conversations.views.answers import refused, wants_page
 
@@ -18,7 +18,7 @@ EXTENSIONS = ["toc", "fenced_code", "codehilite", "admonition", "tables", "sane_
 OPTIONS = {"codehilite": {"css_class": "highlight", "guess_lang": False}}
 
 
-@require_GET
+@require_safe
 def help_page(request: HttpRequest, name: str = FIRST_PAGE) -> HttpResponse:
     """The project's own docs. `markdown` may render them as they are: we wrote them."""
     titles = {path.stem: _title(path.read_text()) for path in sorted(DOCS.glob("*.md"))}
@@ -42,7 +42,7 @@ def _title(text: str) -> str:
     return text.partition("\n")[0].lstrip("# ").strip()
 
 
-@require_GET
+@require_safe
 def health(request: HttpRequest) -> HttpResponse:
     """200 if this process can do its work, 503 with the part that is missing if not."""
     try:

@@ -237,4 +237,6 @@ LOGGING = {
         for name in ("asyncio", "httpx", "httpcore", "aiohttp", "daphne", "markdown_it")
     },
 }
-SILENCED_SYSTEM_CHECKS = [] if HTTPS else ["security.W004", "security.W008", "security.W012", "security.W016"]
+SILENCED_SYSTEM_CHECKS = (
+    [] if HTTPS else ["security.W004", "security.W008", "security.W012", "security.W016"]
+)

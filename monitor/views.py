@@ -4,14 +4,14 @@ from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from conversations.models import Run
-from conversations.views.answers import answers_refusals, signed_in
+from conversations.views.answers import answers_refusals, is_htmx, signed_in
 from monitor.inspection import inspect
 
 
-@require_GET
+@require_safe
 @answers_refusals
 def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The request inspector of one run: a page, or its part beside the chat. Staff see all runs."""
@@ -19,7 +19,7 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     runs = Run.objects.all() if user.is_staff else Run.objects.visible_to(user)
     run = get_object_or_404(runs.select_related("usage", "session"), pk=run_id)
     found = inspect(run)
-    template = "monitor/_inspector.html" if request.htmx else "monitor/run.html"
+    template = "monitor/_inspector.html" if is_htmx(request) else "monitor/run.html"
     return render(
         request,
         template,

@@ -10,7 +10,7 @@ when the generator happens to be collected.
 Connections are shared by all requests of one event loop; `aclose` gives them back. They know no
 proxies, no cookies and no redirects: a key goes to the host it was entered for, and nowhere else.
 
-httpx is the API, aiohttp the transport below it (httpx-aiohttp; measured in PERFORMANCE.md). Its
+httpx is the API, aiohttp the transport below it (httpx-aiohttp; docs/decisions.md). Its
 exceptions do not say what httpx's own would: a refused connection, a reset one and a timeout while
 connecting may all come as ConnectTimeout, and some of aiohttp's come through as they are. So what
 counts here is how far the request had got, and the cause below the exception.
@@ -19,9 +19,11 @@ counts here is how far the request had got, and the cause below the exception.
 import asyncio
 import json
 import os
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import groupby
@@ -33,6 +35,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from providers import addresses
 from providers.adapters import demo
 from providers.adapters.base import Adapter, ProviderRequest
 from providers.errors import (
@@ -88,6 +91,7 @@ class Limits:
     chunk: float = 60.0
     answer_bytes: int = 4 * 1024 * 1024
     line_bytes: int = LINE_BYTES
+    private_allowed: bool = True  # whether addresses of this machine and its network may be used
 
 
 async def stream(
@@ -201,7 +205,10 @@ def _make_client() -> httpx.AsyncClient:
     def session() -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=context
+                limit=MAX_CONNECTIONS,
+                keepalive_timeout=KEEP_ALIVE_SECONDS,
+                ssl=context,
+                socket_factory=_judged_socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -214,6 +221,28 @@ def _make_client() -> httpx.AsyncClient:
         follow_redirects=False,
         trust_env=False,
     )
+
+
+@dataclass(slots=True)
+class _Judge:
+    """What one request may connect to, and why it did not."""
+
+    private_allowed: bool
+    refusal: str | None = None
+
+
+# aiohttp connects in tasks of its own: they see the judge of the request that made them.
+_judge: ContextVar[_Judge] = ContextVar("judge")
+
+
+def _judged_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket for an address as it was resolved, which is when it can be judged (R11)."""
+    family, type_, protocol, _, where = address
+    judge = _judge.get()
+    if reason := addresses.refusal(str(where[0]), private_allowed=judge.private_allowed):
+        judge.refusal = reason
+        raise OSError(f"{where[0]} {reason}")
+    return socket.socket(family, type_, protocol)
 
 
 class _DemoTransport(httpx.AsyncBaseTransport):
@@ -243,6 +272,8 @@ async def _response(
     Raises ProviderError for all others, their bodies read. Closed at the end, whatever happens.
     """
     client = _client()
+    judge = _Judge(limits.private_allowed)
+    _judge.set(judge)
     try:
         built = client.build_request(
             request.method,
@@ -256,6 +287,8 @@ async def _response(
         with watch:
             response = await client.send(built, stream=True)
     except (_Expired, *_TRANSPORT_ERRORS) as error:
+        if judge.refusal:
+            raise _refused(adapter.target.name, judge.refusal) from error
         raise _not_reached(adapter, error, limits) from error
     try:
         content_type = _content_type(response)
@@ -460,6 +493,13 @@ def _not_reached(adapter: Adapter, error: Exception, limits: Limits) -> Provider
         case ValueError() if not isinstance(error, OSError | aiohttp.ClientError):
             return _not_sendable(name)
     return adapter.error(ProviderOffline, _reason(error, limits))
+
+
+def _refused(name: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{name} was not asked: its base URL leads to an address that {reason}. "
+        "An administrator has to change it."
+    )
 
 
 def _not_sendable(name: str) -> InvalidRequest:

@@ -50,7 +50,7 @@ class EncryptedText:
     __str__ = __repr__
 
 
-class EncryptedTextField(models.TextField):
+class EncryptedTextField(models.TextField[Any, Any]):
     """A column of EncryptedText. A plain string given to it is encrypted on the way in."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

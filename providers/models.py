@@ -235,6 +235,7 @@ class Configuration(models.Model):
             chunk=self.chunk_timeout or settings.CHUNK_TIMEOUT,
             answer_bytes=settings.ANSWER_MAX_BYTES,
             line_bytes=settings.LINE_MAX_BYTES,
+            private_allowed=settings.ALLOW_PRIVATE_ADDRESSES,
         )
 
     @property

@@ -10,7 +10,7 @@ from providers.models import Configuration
 from tests.people import Person
 from tests.servers.app import AppServer
 
-pytest_plugins = ["tests.fixtures_provider"]
+pytest_plugins = ["tests.fixtures_provider", "tests.skips"]
 
 PASSWORD = "correct horse battery staple"
 

@@ -22,7 +22,7 @@ class Received:
 
     @property
     def type(self) -> str:
-        return self.data["type"]
+        return str(self.data["type"])
 
     @property
     def number(self) -> int:

@@ -16,7 +16,17 @@ _own = {
     "SHUTDOWN_GRACE": "1",
 }
 # Nothing of the developer's own environment: the tests are the same everywhere.
-for _name in ("HTTPS", "ALLOWED_HOSTS", "SECRET_KEY", "ENCRYPTION_KEYS", "ADMIN_PASSWORD"):
+for _name in (
+    "ADMIN_PASSWORD",
+    "ALLOWED_HOSTS",
+    "ALLOW_PRIVATE_ADDRESSES",
+    "CONFIGURATIONS_FILE",
+    "ENCRYPTION_KEYS",
+    "HTTPS",
+    "OLLAMA_HOST",
+    "SECRET_KEY",
+    *[name for name in os.environ if name.endswith("_API_KEY")],
+):
     os.environ.pop(_name, None)
 os.environ.update(_own)
 

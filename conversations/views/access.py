@@ -3,14 +3,17 @@
 Plain functions that read the database; async views call them in the pool, once a request.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
+from django.db import models
 from django.http import Http404, HttpRequest
 
 from conversations.models import ChatSession, Message, Preferences, Run
 from conversations.views.answers import signed_in
 from providers.models import Configuration
+
+Row = TypeVar("Row", bound=models.Model)
 
 
 def chat_of(request: HttpRequest, session_id: UUID) -> ChatSession:
@@ -37,7 +40,7 @@ def configuration_for(user: Any, id_or_slug: str, chat: ChatSession | None) -> C
             return usable.find(id_or_slug)
         except Configuration.DoesNotExist:
             raise Http404("no such configuration") from None
-    used_before = usable.filter(pk=chat.configuration_id).first() if chat else None
+    used_before = usable.filter(pk=chat.configuration_id or 0).first() if chat else None
     configuration = used_before or usable.preferred()
     if configuration is None:
         raise Http404("no configuration can be used")
@@ -48,7 +51,7 @@ def preferences_of(user: Any) -> Preferences:
     return Preferences.objects.filter(user=user).first() or Preferences(user=user)
 
 
-def _found(queryset: Any) -> Any:
+def _found(queryset: models.QuerySet[Row]) -> Row:
     row = queryset.first()
     if row is None:
         raise Http404

@@ -27,9 +27,7 @@ class Forbidden(Exception):
     """The request is not one that the app's own page makes. The text says why."""
 
 
-def refused(
-    status: int, code: str, message: str, retry_after: int | None = None
-) -> JsonResponse:
+def refused(status: int, code: str, message: str, retry_after: int | None = None) -> JsonResponse:
     response = JsonResponse({"error": {"code": code, "message": message}}, status=status)
     if retry_after is not None:
         response["Retry-After"] = str(retry_after)
@@ -40,9 +38,14 @@ def invalid(form: PlainForm) -> JsonResponse:
     return JsonResponse({"errors": form.errors}, status=422)
 
 
+def is_htmx(request: HttpRequest) -> bool:
+    """Whether HTMX asks: it wants the part of the page that changes."""
+    return "HX-Request" in request.headers
+
+
 def wants_page(request: HttpRequest) -> bool:
     """Whether a person's browser waits for a whole page: not a script, HTMX or an event stream."""
-    return request.accepts("text/html") and "HX-Request" not in request.headers
+    return request.accepts("text/html") and not is_htmx(request)
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:

@@ -7,9 +7,9 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 
-from conversations import branches, context, transcript
+from conversations import branches, context, runs, transcript
 from conversations.background import in_database
 from conversations.engine import get_engine
 from conversations.forms import MessageForm, ParametersForm, TitleForm, request_data
@@ -19,7 +19,7 @@ from conversations.views.answers import answers_refusals, invalid, signed_in, wa
 from providers.models import Configuration
 
 
-@require_GET
+@require_safe
 @answers_refusals
 def home(request: HttpRequest) -> HttpResponse:
     """The chat used last, or a first one."""
@@ -47,7 +47,7 @@ def new_chat(request: HttpRequest) -> HttpResponse:
     return redirect(untouched)
 
 
-@require_GET
+@require_safe
 @answers_refusals
 def chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
     return chat_page(request, chat_of(request, session_id))
@@ -84,7 +84,8 @@ def composer(
     return {
         "chat": chat,
         "configurations": usable,
-        "current_configuration": by_id.get(chat.configuration_id) or configurations.preferred(),
+        "current_configuration": by_id.get(chat.configuration_id or 0)
+        or configurations.preferred(),
         "form": form or MessageForm(initial=parameters(chat)),
         "running_run": Run.objects.running().filter(session=chat).first(),
         "preferences": preferences_of(user),
@@ -110,7 +111,7 @@ def _shows_provider_hint(request: HttpRequest) -> bool:
     return not Configuration.objects.active().exclude(kind="demo").exists()
 
 
-@require_GET
+@require_safe
 @answers_refusals
 def sidebar(request: HttpRequest) -> HttpResponse:
     user = signed_in(request)
@@ -154,7 +155,7 @@ def _running_in(chat: ChatSession) -> Run | None:
     return Run.objects.running().filter(session=chat).first()
 
 
-@require_GET
+@require_safe
 @answers_refusals
 def chat_context(request: HttpRequest, session_id: UUID) -> HttpResponse:
     """Which messages the next request would include (contract C2)."""
@@ -166,12 +167,11 @@ def chat_context(request: HttpRequest, session_id: UUID) -> HttpResponse:
         signed_in(request), form.cleaned_data["configuration_id"], chat
     )
     asked = form.asked
-    limits = (asked.context_limit, configuration.context_limit, settings.DEFAULT_CONTEXT_LIMIT)
     selected = context.build(
         branches.shown(chat),
         prompt="",
         system_instructions=chat.system_instructions or configuration.system_instructions,
-        limit=next(limit for limit in limits if limit is not None),
+        limit=runs.context_limit(asked, configuration),
         window=configuration.context_window,
         max_tokens=asked.parameters.max_tokens or configuration.max_tokens,
     )

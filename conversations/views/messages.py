@@ -6,7 +6,7 @@ from uuid import UUID
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from conversations import messages, runs, transcript
 from conversations.background import in_database
@@ -21,6 +21,7 @@ from conversations.views.access import chat_of, configuration_for, message_of, p
 from conversations.views.answers import (
     answers_refusals,
     invalid,
+    is_htmx,
     wants_page,
 )
 
@@ -90,7 +91,7 @@ async def _end_of(run: Run) -> RunEvent | None:
 
 def _sent(request: HttpRequest, started: Started, end: RunEvent | None) -> HttpResponse:
     run = started.run
-    if request.htmx:
+    if is_htmx(request):
         return render(request, "conversations/_turn.html", {"entries": _turn(run, end)})
     if wants_page(request):
         return redirect("chat", run.session_id)
@@ -99,7 +100,7 @@ def _sent(request: HttpRequest, started: Started, end: RunEvent | None) -> HttpR
 
 def _retried(request: HttpRequest, started: Started) -> HttpResponse:
     run = started.run
-    if request.htmx:
+    if is_htmx(request):
         entry = transcript.answer_entry(run, None, run.user_message_id)
         return render(request, "conversations/_entry_answer.html", {"entry": entry})
     if wants_page(request):
@@ -134,7 +135,7 @@ def _run_json(started: Started, end: RunEvent | None) -> JsonResponse:
 
 
 def _invalid(request: HttpRequest, chat: Any, form: MessageForm) -> HttpResponse:
-    if request.htmx:
+    if is_htmx(request):
         return render(
             request,
             "conversations/_composer.html",
@@ -146,7 +147,7 @@ def _invalid(request: HttpRequest, chat: Any, form: MessageForm) -> HttpResponse
     return invalid(form)
 
 
-@require_GET
+@require_safe
 @answers_refusals
 def message_raw(request: HttpRequest, message_id: int) -> HttpResponse:
     """The text as it was written, before any rendering."""

@@ -71,9 +71,7 @@ def _after(request: HttpRequest, run: Run) -> int:
     return position[1]
 
 
-def _follow(
-    request: HttpRequest, user: Any, run: Run, after: int, stored: int
-) -> HttpResponseBase:
+def _follow(request: HttpRequest, user: Any, run: Run, after: int, stored: int) -> HttpResponseBase:
     journal = get_engine().journal
     known = journal.known_number(run.pk) or stored
     if after > known:
@@ -237,7 +235,7 @@ def _is_running(run_id: UUID) -> bool:
 
 def _question(run: Run) -> tuple[str, bool]:
     """The prompt of a run, and whether its message is gone."""
-    is_gone = not Message.objects.filter(pk=run.user_message_id).exists()
+    is_gone = not Message.objects.filter(pk=run.user_message_id or 0).exists()
     metadata = stored_events(run.pk)[:1]
     return (metadata[0].fields["user_prompt"] if metadata else ""), is_gone
 
@@ -250,5 +248,3 @@ def result(request: HttpRequest, run_id: UUID) -> HttpResponse:
     if entry is None:
         return HttpResponse(status=204)
     return render(request, "conversations/_entry_answer.html", {"entry": entry})
-
-

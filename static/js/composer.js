@@ -20,6 +20,8 @@ const state = {
   run: null, // {stopUrl} of the run of this chat
   isStopping: false,
   isRetrying: false,
+  initial: null, // the chat's own parameters, by name
+  again: null, // {typed} while a refused message comes back in a new box
 };
 
 function newKey() {
@@ -35,7 +37,7 @@ class ChatComposer extends HTMLElement {
     this.prompt = this.part("prompt");
     this.chat = this.dataset.chat;
     this.controls = () => [...this.form.elements].filter((field) => field.matches("[data-parameter], [data-picker-value]"));
-    this.initial = new Map(this.controls().map((field) => [field.name, field.defaultValue]));
+    state.initial ??= new Map(this.controls().map((field) => [field.name, field.defaultValue]));
     this.picker = document.querySelector("config-picker");
 
     this.prompt.addEventListener("input", () => this.typed());
@@ -76,7 +78,7 @@ class ChatComposer extends HTMLElement {
       const value = draft.values?.[field.name];
       if (value === undefined || field.hasAttribute("aria-invalid")) continue;
       if (field.name !== "configuration_id") field.value = value;
-      else if (!this.picker?.select(value)) this.picker?.select(this.initial.get(field.name));
+      else if (!this.picker?.select(value)) this.picker?.select(state.initial.get(field.name));
     }
     // With the box put in again, its own default is the server's: the picker outside keeps its value.
     this.place();
@@ -84,7 +86,7 @@ class ChatComposer extends HTMLElement {
 
   /** Changed parameters are kept too, until a send makes them the chat's own. */
   values() {
-    const changed = this.controls().filter((field) => field.value !== this.initial.get(field.name));
+    const changed = this.controls().filter((field) => field.value !== state.initial.get(field.name));
     return Object.fromEntries(changed.map((field) => [field.name, field.value]));
   }
 
@@ -237,7 +239,7 @@ class ChatComposer extends HTMLElement {
   accepted() {
     state.sent = null;
     state.failed = null;
-    for (const field of this.controls()) this.initial.set(field.name, field.value);
+    for (const field of this.controls()) state.initial.set(field.name, field.value);
     this.show();
     this.save();
   }
@@ -270,7 +272,7 @@ function dropPending() {
 }
 
 document.addEventListener("htmx:beforeSend", ({ detail }) => {
-  if (isSend(detail.elt)) composer().sent();
+  if (isSend(detail.requestConfig.elt)) composer().sent();
 });
 
 document.addEventListener("htmx:beforeSwap", ({ detail }) => {
@@ -307,15 +309,16 @@ document.addEventListener("htmx:beforeSwap", ({ detail }) => {
 });
 
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
-  if (!isSend(detail.elt)) return;
+  if (!isSend(detail.requestConfig.elt)) return;
   const { xhr } = detail;
   dropPending();
   const box = composer();
   if (state.again) {
     const { typed } = state.again;
     state.again = null;
-    if (typed) box.put(box.prompt.value);
-    box.save();
+    const refused = box.prompt.value;
+    box.prompt.value = typed;
+    box.put(refused);
   } else if (state.sent) {
     // 204: stopped before anything was kept. 0 and 5xx: perhaps stored, so the key stays.
     box.giveBack({ isLost: xhr.status === 0 || xhr.status >= 500 || isSignedOut(xhr.responseURL, xhr.status) });

@@ -7,7 +7,7 @@ const transcript = () => document.querySelector("[data-transcript]");
 
 // Deleting may change more than the message itself: the server's transcript takes its place.
 document.addEventListener("htmx:afterRequest", async ({ detail }) => {
-  if (!detail.elt.matches("[data-deletes-message]") || !detail.successful) return;
+  if (!detail.requestConfig.elt.matches("[data-deletes-message]") || !detail.successful) return;
   await window.htmx.ajax("GET", location.pathname, {
     target: transcript(),
     select: "#transcript > *",
@@ -52,12 +52,12 @@ document.addEventListener("htmx:afterSwap", watch);
 watch();
 
 document.addEventListener("htmx:beforeRequest", ({ detail }) => {
-  if (!detail.elt.matches("[data-retry]")) return;
-  detail.elt.querySelector("[data-retry-label]").textContent = "Retrying";
+  if (!detail.requestConfig.elt.matches("[data-retry]")) return;
+  detail.requestConfig.elt.querySelector("[data-retry-label]").textContent = "Retrying";
   announce("run:pending", { isRetry: true });
 });
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
-  if (!detail.elt.matches("[data-retry]")) return;
-  detail.elt.querySelector("[data-retry-label]").textContent = "Retry";
+  if (!detail.requestConfig.elt.matches("[data-retry]")) return;
+  detail.requestConfig.elt.querySelector("[data-retry-label]").textContent = "Retry";
   announce("run:answered");
 });

@@ -31,7 +31,7 @@ document.addEventListener("htmx:afterSettle", ({ target }) => {
 });
 
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
-  const form = detail.elt.closest("[data-deletes-chat]");
+  const form = detail.requestConfig.elt.closest("[data-deletes-chat]");
   if (!form || !detail.successful) return;
   if (form.dataset.deletesChat === chat) location.assign("/");
   else refresh();

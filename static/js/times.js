@@ -1,15 +1,21 @@
 /** `<local-time datetime="…">`: the reader's own time, with the exact UTC moment on hover. */
 
-const DAY = 86_400_000; // ms
+const YEAR = 300 * 86_400_000; // ms after which the year is named
 const clock = { hour: "2-digit", minute: "2-digit" };
+const date = { day: "numeric", month: "short" };
+// Made once: a page may have hundreds of times, and each formatter takes a while.
+const formats = {
+  time: new Intl.DateTimeFormat(undefined, clock),
+  date: new Intl.DateTimeFormat(undefined, { ...date, ...clock }),
+  year: new Intl.DateTimeFormat(undefined, { ...date, ...clock, year: "numeric" }),
+  full: new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" }),
+};
 
 function label(moment, isFull) {
-  if (isFull) return moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  if (isFull) return formats.full.format(moment);
   const now = new Date();
-  if (moment.toDateString() === now.toDateString()) return moment.toLocaleTimeString([], clock);
-  const day = { day: "numeric", month: "short" };
-  if (now - moment > 300 * DAY) day.year = "numeric";
-  return moment.toLocaleString([], { ...day, ...clock });
+  if (moment.toDateString() === now.toDateString()) return formats.time.format(moment);
+  return formats[now - moment > YEAR ? "year" : "date"].format(moment);
 }
 
 class LocalTime extends HTMLElement {

@@ -58,12 +58,12 @@ document.addEventListener("htmx:beforeSwap", ({ detail, target }) => {
 });
 
 document.addEventListener("htmx:responseError", ({ detail }) => {
-  if (detail.elt.matches("[data-title-form]")) detail.elt.isSent = false;
+  if (detail.requestConfig.elt.matches("[data-title-form]")) detail.requestConfig.elt.isSent = false;
 });
 
 // The form itself is gone by then: the event says whose it is.
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
-  if (!detail.elt.matches("[data-title-form]") || !detail.successful) return;
+  if (!detail.requestConfig.elt.matches("[data-title-form]") || !detail.successful) return;
   const name = title().querySelector("[data-title-name]").textContent;
   document.title = `${name} · llmchat`;
   announce("chat:renamed", { title: name });

@@ -33,7 +33,9 @@ def built(messages, limit=10, window=None, max_tokens=None, system="", prompt="n
 
 
 @pytest.mark.contract("C2")
-@pytest.mark.parametrize(("limit", "expected"), [(0, []), (1, [5]), (3, [3, 4, 5]), (9, [1, 2, 3, 4, 5])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(0, []), (1, [5]), (3, [3, 4, 5]), (9, [1, 2, 3, 4, 5])]
+)
 def test_the_last_messages_up_to_the_limit_are_sent(limit, expected):
     context = built(branch(*["complete"] * 5), limit=limit)
     assert [message.id for message in context.included] == expected

@@ -8,14 +8,16 @@ import pytest
 
 from conversations.models import Message, Run, UsageLog
 from providers.models import Configuration
-from tests.people import Person, text_of
+from tests.people import Person, Received, text_of
 from tests.servers.provider import (
     OPENAI_DONE,
     Provider,
+    Step,
     bytewise,
     close,
     hang,
     head,
+    json_answer,
     openai_answer,
     openai_chunk,
     raw,
@@ -35,7 +37,7 @@ def impatient(openai: Configuration) -> Configuration:
     return openai
 
 
-def run_to_its_end(ada: Person, prompt: str = "hello") -> tuple[list, dict[str, Any]]:
+def run_to_its_end(ada: Person, prompt: str = "hello") -> tuple[list[Received], dict[str, Any]]:
     events = ada.events(ada.ask(ada.new_chat(), prompt))
     assert [event.number for event in events] == list(range(1, len(events) + 1))
     assert [event for event in events if event.type in ("done", "error")] == [events[-1]]
@@ -56,7 +58,7 @@ def run_to_its_end(ada: Person, prompt: str = "hello") -> tuple[list, dict[str, 
     ids=["before the headers", "before any byte", "with pings", "with an empty delta"],
 )
 def test_a_provider_that_never_begins_is_a_timeout_and_is_not_asked_again(
-    ada: Person, impatient: Configuration, provider: Provider, steps: list
+    ada: Person, impatient: Configuration, provider: Provider, steps: list[Step]
 ):
     provider.reply(*steps)
     started = time.monotonic()
@@ -199,7 +201,9 @@ def test_a_line_without_end_is_cut_and_the_provider_closed(
 ):
     settings.LINE_MAX_BYTES = 100_000
     filler = send("x" * 50_000)
-    provider.reply(head(), send(openai_chunk("kept")), wait(0.05), send("data: "), *[filler] * 9, hang())
+    provider.reply(
+        head(), send(openai_chunk("kept")), wait(0.05), send("data: "), *[filler] * 9, hang()
+    )
     events, error = run_to_its_end(ada)
     assert error["code"] == "PROVIDER_ERROR"
     assert text_of(events) == "kept"
@@ -223,17 +227,17 @@ def test_an_answer_without_end_is_cut_as_too_long(
 @pytest.mark.parametrize(
     ("steps", "code"),
     [
-        ([head(200, "application/json"), send('{"error":{"code":401,"message":"bad"}}')], "API_KEY_INVALID"),
-        ([head(), send(sse({"error": {"message": "model overloaded"}}, "error"))], "PROVIDER_OVERLOADED"),
-        ([head(), send(sse({"error": {"message": "boom", "type": "server_error"}}))], "PROVIDER_ERROR"),
+        (json_answer({"error": {"code": 401, "message": "bad"}}), "API_KEY_INVALID"),
+        ([head(), send(sse({"error": {"message": "overloaded"}}, "error"))], "PROVIDER_OVERLOADED"),
+        ([head(), send(sse({"error": {"message": "boom"}}))], "PROVIDER_ERROR"),
         ([head(200, "text/html"), send("<html><body>Welcome</body></html>")], "INVALID_REQUEST"),
         ([head()], "STREAM_INTERRUPTED"),
         ([raw(b"not http at all\r\n\r\n"), close()], "PROVIDER_OFFLINE"),
     ],
     ids=["json", "named event", "in the stream", "web page", "nothing", "no http"],
-)  # fmt: skip
+)
 def test_an_error_inside_a_success_is_an_error(
-    ada: Person, openai: Configuration, provider: Provider, steps: list, code: str
+    ada: Person, openai: Configuration, provider: Provider, steps: list[Step], code: str
 ):
     provider.route(*steps, model="double-1")
     _, error = run_to_its_end(ada)

@@ -105,9 +105,7 @@ def test_all_readers_see_the_same_numbers_and_the_same_text(
 ):
     run, go_on, text = half_answered(ada, provider)
     results = []
-    threads = [
-        threading.Thread(target=lambda: results.append(ada.events(run))) for _ in range(10)
-    ]
+    threads = [threading.Thread(target=lambda: results.append(ada.events(run))) for _ in range(10)]
     for thread in threads:
         thread.start()
     go_on.set()

@@ -109,7 +109,7 @@ def pieces(seed, longest):
 
 def test_each_top_level_block_is_one_item():
     html = render("# A\n\npara\n- x\n- y\n\n```\ncode\n```\n> q\n")
-    assert [re.match(r"<(\w+)", block)[1] for block in html] == [
+    assert [block[1:].partition(" ")[0].partition(">")[0] for block in html] == [
         "h1",
         "p",
         "ul",
@@ -443,7 +443,8 @@ def test_a_half_finished_page_is_always_whole_html(name):
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_closed_blocks_stay_as_they_are(name):
-    renderer, seen = BlockRenderer(), []
+    renderer = BlockRenderer()
+    seen: list[str] = []
     for character in SAMPLES[name]:
         renderer.feed(character)
         assert renderer.closed[: len(seen)] == seen
@@ -520,11 +521,14 @@ LARGEST = segments.HARD_LIMIT + segments.LINE_LIMIT
 def test_the_open_part_is_bounded_and_no_text_is_rendered_twice(name, monkeypatch):
     start, unit = LONG[name]
     text = start + unit * (150_000 // len(unit))
-    parsed = []
+    parsed: list[int] = []
     parse = markdown._markdown
-    monkeypatch.setattr(
-        markdown, "_markdown", lambda part, env: parsed.append(len(part.text)) or parse(part, env)
-    )
+
+    def counted(part, env):
+        parsed.append(len(part.text))
+        return parse(part, env)
+
+    monkeypatch.setattr(markdown, "_markdown", counted)
     renderer = BlockRenderer()
     for at in range(0, len(text), 1000):
         renderer.feed(text[at : at + 1000])
@@ -537,7 +541,7 @@ def test_the_open_part_is_bounded_and_no_text_is_rendered_twice(name, monkeypatc
     assert sum(parsed) <= (2 if name == "definitions" else 1.2) * len(text)
     assert html == render(text)
     if unit.strip() and name != "definitions":
-        mark = re.search(r"[a-z]+", unit)[0]
+        mark = re.findall(r"[a-z]+", unit)[0]
         assert words("".join(html)).count(mark) >= text.count(mark)
 
 

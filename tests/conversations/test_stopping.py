@@ -11,6 +11,7 @@ from providers.models import Configuration
 from tests.people import Person, text_of
 from tests.servers.provider import (
     Provider,
+    Step,
     hang,
     head,
     openai_answer,
@@ -58,7 +59,7 @@ def test_a_stop_after_the_first_chunk_keeps_the_partial_answer_and_closes_the_pr
 @pytest.mark.contract("C5")
 @pytest.mark.parametrize("steps", [[hang()], [head(), hang()], [head(), send(": x\n\n"), hang()]])
 def test_a_stop_before_the_first_chunk_takes_the_question_back(
-    ada: Person, openai: Configuration, provider: Provider, steps: list
+    ada: Person, openai: Configuration, provider: Provider, steps: list[Step]
 ):
     provider.reply(*steps)
     chat = ada.new_chat()
@@ -87,7 +88,7 @@ def test_reasoning_alone_is_no_answer_to_keep(
     provider.reply(head(), send(openai_chunk(reasoning="thinking")), hang())
     run = ada.ask(ada.new_chat(), "hello")
     with ada.follow(run["events_url"]) as events:
-        assert next(event for event in events if event.type == "reasoning")
+        next(event for event in events if event.type == "reasoning")
     assert ada.stop(run)["user_message_deleted"] is True
     assert not Message.objects.exists()
 
@@ -99,7 +100,7 @@ def test_a_stop_while_waiting_to_try_again_makes_no_further_request(
     provider.reply(head(429, "application/json", {"Retry-After": "30"}), send("{}"))
     run = ada.ask(ada.new_chat(), "hello")
     with ada.follow(run["events_url"]) as events:
-        assert next(event for event in events if event.type == "retry")
+        next(event for event in events if event.type == "retry")
     assert ada.stop(run)["stopped"] is True
     assert len(provider.requests) == 1
 

@@ -247,7 +247,7 @@ def test_many_runs_of_many_people_do_not_touch_each_other(
     make_person: Any, openai: Configuration, provider: Provider
 ):
     people = [make_person(f"person{index}") for index in range(4)]
-    runs = []
+    runs: list[tuple[Person, dict[str, Any], str]] = []
     for person in people:
         for copy in range(3):
             prompt = f"{person.url}{copy}"

@@ -1,4 +1,4 @@
-"""llmchat as people run it: a process of its own, killed, stopped and started again (D2, F15, F16)."""
+"""llmchat as people run it: in a process, killed, stopped, started again (D2, F15, F16)."""
 
 import os
 import signal
@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,11 +70,11 @@ def uvicorn(environment: dict[str, str]) -> Iterator[tuple[Process, str]]:
         yield process, said[1]
 
 
-Server = Callable[[dict[str, str]], "contextmanager[tuple[Process, str]]"]
+Server = Callable[[dict[str, str]], AbstractContextManager[tuple[Process, str]]]
 servers = pytest.mark.parametrize("server", [daphne, uvicorn])
 
 
-def read_until(person: Person, run: dict, text: str) -> list[Received]:
+def read_until(person: Person, run: dict[str, Any], text: str) -> list[Received]:
     """Follows a run until its text so far is `text`."""
     received: list[Received] = []
     with person.follow(run["events_url"]) as events:

@@ -8,6 +8,7 @@ import json
 import random
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ SAMPLES = ROOT / "tests" / "samples"
 OPENAI_FORMATS = {"openai-chat-sse", "openai-responses-sse"}
 
 
-def recordings() -> list[object]:
+def recordings() -> list[Any]:
     found = []
     for meta_path in sorted(RECORDINGS.glob("*.meta.json")):
         name = meta_path.name.removesuffix(".meta.json")
@@ -71,7 +72,7 @@ def test_a_recording_gives_the_same_events_however_its_bytes_are_split(kind, nam
         assert answer.finish.provider_reason == expect["finish_reason"]
 
 
-def samples() -> list[object]:
+def samples() -> list[Any]:
     found = []
     for expect_path in sorted(SAMPLES.glob("*/*.expect.json")):
         name = expect_path.name.removesuffix(".expect.json")
@@ -108,7 +109,22 @@ def assert_result(answer: Answer, expect: dict) -> None:
         assert answer.finish.provider_reason == word
 
 
-NONSENSE = [None, True, -1, 1.5, 10**40, "", "x", [], {}, [1], [None], {"a": 1}, [{}], "\ud800"]
+NONSENSE: list[Any] = [
+    None,
+    True,
+    -1,
+    1.5,
+    10**40,
+    "",
+    "x",
+    [],
+    {},
+    [1],
+    [None],
+    {"a": 1},
+    [{}],
+    "\ud800",
+]
 
 
 def changed(value: object, chance: random.Random) -> object:

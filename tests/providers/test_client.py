@@ -932,3 +932,17 @@ def test_the_demo_can_be_silent_and_slow_only_as_long_as_the_limits_allow():
 @pytest.mark.parametrize("said", ["hello", " two  spaces \n\nand lines\n", "日本語 😀", "/demo"])
 def test_the_demo_gives_an_echo_exactly(said):
     assert demo_outcome(f"/demo echo {said}").text == said
+
+
+async def test_a_name_that_leads_to_a_refused_address_is_not_connected_to(provider: Provider):
+    """What a name resolves to is judged at the moment of connecting (R11, A15)."""
+    provider.route(*openai_answer("secret"), path="/chat/completions")
+    for base_url in (f"http://localhost:{provider.port}", provider.url):
+        adapter = OpenAI(Target(name="Double", model="m", base_url=base_url))
+        request = adapter.request([ChatMessage("user", "hi")], Parameters())
+        limits = Limits(private_allowed=False)
+        async with aclosing(client.stream(adapter, request, limits)) as batches:
+            with pytest.raises(InvalidRequest, match="private network"):
+                await anext(batches)
+    assert not provider.requests
+    assert provider.connections == 0

@@ -175,7 +175,9 @@ def test_ollama_models_are_listed_and_told_about():
     adapter = Ollama(Target("Conf", "m"))
     listed = {"models": [{"name": "qwen3:8b"}, {"model": "llama3"}, {"name": None}]}
     assert [model.id for model in adapter.models(listed)] == ["llama3", "qwen3:8b"]
-    about = {"model_info": {"general.architecture": "qwen3", "qwen3.context_length": 40960}}
+    about: dict[str, object] = {
+        "model_info": {"general.architecture": "qwen3", "qwen3.context_length": 40960}
+    }
     assert adapter.model("qwen3:8b", about) == ModelInfo("qwen3:8b", context_window=40960)
     about["parameters"] = 'stop "<|x|>"\nnum_ctx                        4096'
     assert adapter.model("qwen3:8b", about).context_window == 4096

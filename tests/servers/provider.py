@@ -239,7 +239,7 @@ def ollama_answer(
     for piece in pieces:
         steps += [send(ollama_line(piece)), wait(pause)]
     if reason is not None:
-        counts = {"prompt_eval_count": usage[0], "eval_count": usage[1]}
+        counts: dict[str, Any] = {"prompt_eval_count": usage[0], "eval_count": usage[1]}
         steps.append(send(ollama_line(done=True, done_reason=reason, **counts)))
     return steps
 
