@@ -59,7 +59,18 @@ class NumberField(forms.FloatField):
     def validate(self, value: Any) -> None:
         super().validate(value)
         if value is not None and not math.isfinite(value):
-            raise ValidationError("Enter a number.", code="invalid")
+            raise ValidationError(self.error_messages["invalid"], code="invalid")
+
+
+def within(what: str, least: int, most: int) -> dict[str, Any]:
+    """The options of an optional number field, whose one error says what is allowed."""
+    message = f"Give {what} from {least} to {most:,}, or leave it empty for the default."
+    return {
+        "required": False,
+        "min_value": least,
+        "max_value": most,
+        "error_messages": dict.fromkeys(("invalid", "min_value", "max_value"), message),
+    }
 
 
 class MessageForm(PlainForm):
@@ -74,10 +85,10 @@ class MessageForm(PlainForm):
         error_messages={"required": "Write a message first."},
     )
     configuration_id = forms.CharField(required=False, max_length=100, validators=[no_broken_text])
-    temperature = NumberField(required=False, min_value=0, max_value=2)
-    max_tokens = forms.IntegerField(required=False, min_value=1, max_value=128_000)
-    top_p = NumberField(required=False, min_value=0, max_value=1)
-    context_limit = forms.IntegerField(required=False, min_value=0, max_value=100)
+    temperature = NumberField(**within("a number", 0, 2))
+    max_tokens = forms.IntegerField(**within("a whole number", 1, 128_000))
+    top_p = NumberField(**within("a number", 0, 1))
+    context_limit = forms.IntegerField(**within("a whole number", 0, 100))
     idempotency_key = forms.CharField(required=False, max_length=200, validators=[no_broken_text])
 
     def clean_prompt(self) -> str:

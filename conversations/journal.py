@@ -159,10 +159,12 @@ class Journal:
         writes = []
         for run_log in self._open.values():
             if run_log.unstored or run_log.closing or renews_all:
-                writes.append(_Write(run_log, run_log.unstored, run_log.closing))
-                if run_log.unstored:
+                # Taken from the log even where it is empty: what comes while the thread stores must
+                # not come into the thread's list as well.
+                events, run_log.unstored = run_log.unstored, []
+                if events:
                     run_log.storing_since = run_log.unstored_since
-                    run_log.unstored = []
+                writes.append(_Write(run_log, events, run_log.closing))
         if not writes:
             return
         try:

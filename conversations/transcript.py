@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from itertools import zip_longest
 
 from django.db.models import Count, Exists, OuterRef, Sum
 from django.utils import timezone
@@ -56,7 +57,7 @@ def entries(chat: ChatSession) -> list[Entry]:
     # A question's latest run matters where no answer of it is shown, or a new one is under way.
     last_run = {run.user_message_id: run for run in runs if run.user_message_id}
     shown: list[Entry] = []
-    for message, following in zip(branch, [*branch[1:], None], strict=True):
+    for message, following in zip_longest(branch, branch[1:]):
         if message.role == Message.Role.ASSISTANT:
             run = run_of_answer.get(message.pk)
             latest = last_run.get(message.parent_id or 0)

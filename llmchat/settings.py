@@ -160,7 +160,7 @@ AXES_COOLOFF_TIME = 0.25  # h
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_LOCKOUT_TEMPLATE = "registration/locked.html"
 AXES_RESET_ON_SUCCESS = True
-AXES_IPWARE_PROXY_COUNT = TRUSTED_PROXIES
+AXES_CLIENT_IP_CALLABLE = "llmchat.clients.address"
 AXES_VERBOSE = False
 
 # ---- Browser security

@@ -4,6 +4,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.safestring import SafeString, mark_safe
+
 from conversations.journal import stored_events
 from conversations.models import Run
 from conversations.rendering import highlight_json
@@ -16,7 +18,7 @@ class Inspection:
 
     sent: dict[str, Any]
     body_text: str
-    body_html: str
+    body_html: SafeString
     curl: str
 
 
@@ -31,7 +33,7 @@ def inspect(run: Run) -> Inspection:
     return Inspection(
         sent=request_data,
         body_text=text,
-        body_html=highlight_json(body),
+        body_html=mark_safe(highlight_json(body)),  # noqa: S308 - escaped and sanitised there
         curl=_curl(endpoint, text),
     )
 

@@ -4,15 +4,18 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.utils.cache import add_never_cache_headers
 
 from conversations.errors import Refusal
 from conversations.forms import PlainForm, Unreadable
+
+Response = TypeVar("Response", bound=HttpResponseBase)
 
 log = logging.getLogger(__name__)
 
@@ -81,26 +84,36 @@ def _answer(request: HttpRequest, error: Exception) -> HttpResponse:
 
 
 def answers_refusals(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns what a view, plain or async, raises on purpose into its answer; the rest goes on."""
+    """Turns what a view, plain or async, raises on purpose into its answer; the rest goes on.
+
+    What it answers is for one person at one moment: no cache keeps it, not even the browser's,
+    which would show a chat as it was when people go back to it.
+    """
     if inspect.iscoroutinefunction(view):
 
         @functools.wraps(view)
         async def asynchronous(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             try:
-                return await view(request, *args, **kwargs)
+                return _uncached(await view(request, *args, **kwargs))
             except Exception as error:
-                return _answer(request, error)
+                return _uncached(_answer(request, error))
 
         return asynchronous
 
     @functools.wraps(view)
     def plain(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         try:
-            return view(request, *args, **kwargs)
+            return _uncached(view(request, *args, **kwargs))
         except Exception as error:
-            return _answer(request, error)
+            return _uncached(_answer(request, error))
 
     return plain
+
+
+def _uncached(response: Response) -> Response:
+    if not response.has_header("Cache-Control"):  # a stream says it in its own words
+        add_never_cache_headers(response)
+    return response
 
 
 def signed_in(request: HttpRequest) -> Any:

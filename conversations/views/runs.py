@@ -243,8 +243,11 @@ def _question(run: Run) -> tuple[str, bool]:
 @require_GET
 @answers_refusals
 def result(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """The answer as the page shows it after a reload; 204 where nothing of it was kept."""
-    entry = transcript.run_entry(run_of(request, run_id))
+    """The answer as the page shows it after a reload, and what the session has used by now; 204
+    where nothing of the answer was kept."""
+    run = run_of(request, run_id)
+    entry = transcript.run_entry(run)
     if entry is None:
         return HttpResponse(status=204)
-    return render(request, "conversations/_entry_answer.html", {"entry": entry})
+    totals = transcript.totals(run.session) if run.session else None
+    return render(request, "conversations/_result.html", {"entry": entry, "totals": totals})

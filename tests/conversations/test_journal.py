@@ -287,6 +287,25 @@ async def test_leases_are_renewed_while_nothing_happens():
         assert after.lease_until != before.lease_until
 
 
+async def test_what_comes_while_leases_are_renewed_is_stored_once(monkeypatch: pytest.MonkeyPatch):
+    original = journal_module._store
+    renewing, has_come = threading.Event(), threading.Event()
+
+    def stored(worker, lease, writes):
+        renewing.set()
+        assert has_come.wait(5)
+        return original(worker, lease, writes)
+
+    monkeypatch.setattr(journal_module, "_store", stored)
+    async with Owner(lease=0.1) as owner:
+        await owner.until(renewing.is_set)
+        owner.append(3)
+        has_come.set()
+        async with asyncio.timeout(10):
+            await owner.close()
+        assert await owner.stored() == list(range(1, 7))
+
+
 def test_a_batch_reads_back_as_it_was_written():
     events = [
         RunEvent(7, "chunk", chunk("a\nb\r\u2028 🎉", 1)),
