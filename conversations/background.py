@@ -1,8 +1,8 @@
 """Work beside the requests: database calls in one bounded pool, and tasks that the server owns.
 
 A task that is started from a request would inherit the request's own thread and keep a database
-connection in it for ever; `spawn` gives it a fresh context, and `in_database` a thread of the
-pool, whose connection is closed after the call (docs/decisions.md has the figures).
+connection in it for ever; `spawn` gives it a fresh context, and `in_database` a thread of the few
+that share the database (docs/decisions.md and docs/performance.md have the figures).
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
+from django.db import connection
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,10 +27,18 @@ def in_database(
     function: Callable[P, T], *, executor: ThreadPoolExecutor = pool
 ) -> Callable[P, Awaitable[T]]:
     """`function`, made awaitable: it runs in the pool and may use the ORM."""
-    awaitable: Callable[P, Awaitable[T]] = database_sync_to_async(
-        function, thread_sensitive=False, executor=executor
-    )
-    return awaitable
+
+    def kept(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            # The threads are few and stay, so each keeps its connection to SQLite. Opening one
+            # costs as much as several queries, and closing the last one writes the whole WAL back.
+            # Those to PostgreSQL return to the driver's own pool.
+            if connection.vendor == "sqlite":
+                connection.close_at = None
+
+    return database_sync_to_async(kept, thread_sensitive=False, executor=executor)
 
 
 def spawn(coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:

@@ -26,13 +26,15 @@ from uuid import UUID
 
 from django.conf import settings
 
-from conversations import events, runs
+from conversations import events, recovery, runs
 from conversations.background import in_database, spawn
 from conversations.bus import LocalBus
 from conversations.errors import Failure, InternalError, Interrupted, RunError, ShuttingDown
 from conversations.journal import Journal, RunLost
 from conversations.models import Run
-from conversations.runs import Metrics, Outcome, Owner, Plan, Started
+from conversations.outcomes import Metrics, Outcome, joined_tool_calls
+from conversations.planning import Plan
+from conversations.runs import Owner, Started
 from providers import client
 from providers.adapters.base import ProviderRequest
 from providers.errors import ProviderError, ProviderTimeout
@@ -233,7 +235,7 @@ class _LiveRun:
             text="".join(self._text),
             reasoning="".join(self._reasoning),
             reasoning_seconds=self._reasoning_seconds(),
-            tool_calls=runs.joined_tool_calls(
+            tool_calls=joined_tool_calls(
                 {"index": call.index, "id": call.id, "name": call.name, "arguments": call.arguments}
                 for call in self._tool_calls
             ),
@@ -386,7 +388,7 @@ class Engine:
     async def _sweep_forever(self) -> None:
         while True:
             try:
-                ended = await in_database(runs.recover)(self.journal.worker)
+                ended = await in_database(recovery.recover)(self.journal.worker)
             except Exception:  # a look that failed must not be the last one
                 log.exception("looking for lost runs failed")
             else:

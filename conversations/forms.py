@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
 from conversations.models import TITLE_CHARACTERS
-from conversations.runs import Asked
+from conversations.planning import Asked
 from providers.adapters.base import Parameters
 
 SCALARS = (str, int, float, type(None))

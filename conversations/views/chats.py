@@ -9,7 +9,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
-from conversations import branches, context, runs, transcript
+from conversations import branches, context, planning, transcript
 from conversations.background import in_database
 from conversations.engine import get_engine
 from conversations.forms import MessageForm, ParametersForm, TitleForm, request_data
@@ -171,7 +171,7 @@ def chat_context(request: HttpRequest, session_id: UUID) -> HttpResponse:
         branches.shown(chat),
         prompt="",
         system_instructions=chat.system_instructions or configuration.system_instructions,
-        limit=runs.context_limit(asked, configuration),
+        limit=planning.context_limit(asked, configuration),
         window=configuration.context_window,
         max_tokens=asked.parameters.max_tokens or configuration.max_tokens,
     )

@@ -12,7 +12,7 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from conversations import journal as journal_module
-from conversations import runs
+from conversations import recovery, runs
 from conversations.bus import KEPT_EVENTS, LocalBus
 from conversations.errors import Interrupted
 from conversations.events import RunEvent, chunk, from_lines, to_lines
@@ -344,7 +344,7 @@ class TestRecovery:
 
     @pytest.mark.contract("F15")
     def test_an_orphan_ends_interrupted_with_its_text_and_the_next_number(self, orphan: Run):
-        assert runs.recover(uuid4()) == [orphan.pk]
+        assert recovery.recover(uuid4()) == [orphan.pk]
         orphan.refresh_from_db()
         assert (orphan.status, orphan.error_code) == ("interrupted", "INTERRUPTED")
         events = stored_events(orphan.pk)
@@ -361,21 +361,21 @@ class TestRecovery:
         )
 
     def test_an_end_is_given_once(self, orphan: Run):
-        runs.recover(uuid4())
-        assert runs.recover(uuid4()) == []
+        recovery.recover(uuid4())
+        assert recovery.recover(uuid4()) == []
         assert len(stored_events(orphan.pk)) == 5
 
     def test_a_lease_that_holds_protects_a_run(self, orphan: Run):
         Run.objects.update(lease_until=timezone.now() + timedelta(seconds=5))
-        assert runs.recover(uuid4()) == []
+        assert recovery.recover(uuid4()) == []
 
     def test_a_process_does_not_take_its_own_runs_for_lost(self, orphan: Run):
         assert orphan.worker
-        assert runs.recover(orphan.worker) == []
+        assert recovery.recover(orphan.worker) == []
 
     def test_without_any_text_the_question_stays_and_no_answer_is_made(self, orphan: Run):
         EventBatch.objects.update(first=1, last=1, lines='{"type":"metadata","user_prompt":"hi"}')
-        runs.recover(uuid4())
+        recovery.recover(uuid4())
         assert [message.role for message in Message.objects.all()] == ["user"]
         assert Message.objects.get().status == "failed"
 
@@ -385,7 +385,7 @@ class TestRecovery:
 
         monkeypatch.setattr(runs, "_log_usage", broken)
         with pytest.raises(ZeroDivisionError), transaction.atomic():
-            runs.recover(uuid4())
+            recovery.recover(uuid4())
         orphan.refresh_from_db()
         assert orphan.is_running
         assert Message.objects.count() == 1

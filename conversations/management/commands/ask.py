@@ -9,7 +9,7 @@ from conversations import runs
 from conversations.engine import get_engine, shut_down_engine
 from conversations.events import RunEvent
 from conversations.forms import MessageForm
-from conversations.runs import Asked
+from conversations.planning import Asked
 from providers.models import Configuration
 
 

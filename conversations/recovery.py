@@ -1,0 +1,87 @@
+"""Ends the runs whose process is gone, with all the text that was stored (G2, D2).
+
+Only an expired lease makes a run lost; no process assumes that it is alone.
+"""
+
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from conversations import events, runs
+from conversations.errors import Failure, Interrupted
+from conversations.events import RunEvent
+from conversations.journal import stored_events
+from conversations.models import EventBatch, Run
+from conversations.outcomes import Metrics, Outcome, joined_tool_calls
+from providers.events import Usage
+from providers.pricing import Prices, cost_usd
+from providers.tokens import estimate
+
+
+def recover(except_worker: UUID) -> list[UUID]:
+    """Ends the runs whose worker is gone, as INTERRUPTED and with all the text that was stored.
+
+    Only an expired lease makes a run lost. `except_worker` names the caller, whose own runs are
+    alive whatever their lease says. Gives the ids of the runs that it ended.
+    """
+    expired = (
+        Run.objects.running()
+        .filter(lease_until__lt=timezone.now())
+        .exclude(worker=except_worker)
+        .values_list("pk", flat=True)
+    )
+    return [run_id for run_id in expired if _recover(run_id)]
+
+
+def _recover(run_id: UUID) -> bool:
+    with transaction.atomic():
+        # Looked at again under the lock: another process may have been faster, or the worker
+        # may have come back and renewed its lease.
+        run = (
+            Run.objects.select_for_update(of=("self",))
+            .select_related("configuration")
+            .running()
+            .filter(pk=run_id, lease_until__lt=timezone.now())
+            .first()
+        )
+        if run is None:
+            return False
+        stored = stored_events(run_id)
+        number = stored[-1].number + 1
+        end = runs.finish(run_id, _interrupted(run, stored), number)
+        EventBatch.objects.create(run=run, first=number, last=number, lines=end.data)
+    return True
+
+
+def _interrupted(run: Run, stored: list[RunEvent]) -> Outcome:
+    """What is left of a run whose worker is gone: its stored events tell."""
+    text = events.joined_text(stored, "chunk")
+    reasoning = events.joined_text(stored, "reasoning")
+    prices = run.configuration.prices if run.configuration else Prices()
+    usage = Usage(
+        prompt_tokens=run.input_tokens, completion_tokens=estimate(text) + estimate(reasoning)
+    )
+    cost, source = cost_usd(usage, prices, is_estimated=True)
+    return Outcome(
+        status=Run.Status.INTERRUPTED,
+        text=text,
+        reasoning=reasoning,
+        reasoning_seconds=None,
+        tool_calls=joined_tool_calls(event.fields for event in stored if event.type == "tool_call"),
+        finish_reason=None,
+        provider_finish_reason=None,
+        failure=Failure.of(Interrupted()),
+        metrics=Metrics(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            reasoning_tokens=None,
+            cached_tokens=None,
+            cost_usd=cost,
+            cost_source=source,
+            estimated=True,
+            processing_time=(timezone.now() - run.started_at).total_seconds(),
+            time_to_first_chunk=None,
+            tokens_per_second=None,
+        ),
+    )
