@@ -7,12 +7,12 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
 
 from conversations.models import Run
-from conversations.views.answers import answers_refusals, is_htmx, signed_in
+from conversations.views.answers import is_htmx, page, signed_in
 from monitor.inspection import inspect
 
 
 @require_safe
-@answers_refusals
+@page
 def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The request inspector of one run: a page, or its part beside the chat. Staff see all runs."""
     user = signed_in(request)

@@ -47,24 +47,30 @@ def is_htmx(request: HttpRequest) -> bool:
 
 
 def wants_page(request: HttpRequest) -> bool:
-    """Whether a person's browser waits for a whole page: not a script, HTMX or an event stream."""
-    return request.accepts("text/html") and not is_htmx(request)
+    """Whether a person's browser waits for a whole page, and no script, HTMX or other program.
+
+    Programs that post often say that they take anything; a browser's form names HTML.
+    """
+    if is_htmx(request):
+        return False
+    if request.method in ("GET", "HEAD"):
+        return request.accepts("text/html")
+    return "text/html" in request.headers.get("Accept", "")
 
 
-def sign_in(request: HttpRequest) -> HttpResponse:
-    if wants_page(request) and request.headers.get("Sec-Fetch-Dest", "document") == "document":
-        target = request.get_full_path() if request.method == "GET" else "/"
-        return redirect_to_login(target)
+def _sign_in(request: HttpRequest, *, as_page: bool) -> HttpResponse:
+    if as_page:
+        return redirect_to_login(request.get_full_path() if request.method == "GET" else "/")
     return refused(401, "NOT_SIGNED_IN", "Sign in first; your session may have ended.")
 
 
-def _answer(request: HttpRequest, error: Exception) -> HttpResponse:
+def _answer(request: HttpRequest, error: Exception, *, as_page: bool) -> HttpResponse:
     match error:
         case NotSignedIn():
-            return sign_in(request)
+            return _sign_in(request, as_page=as_page)
         case Forbidden():
             return refused(403, "FORBIDDEN", str(error))
-        case Http404() if not wants_page(request):
+        case Http404() if not as_page:
             return refused(404, "NOT_FOUND", "There is nothing here that you may see.")
         case Unreadable():
             return refused(400, "UNREADABLE", str(error))
@@ -83,12 +89,21 @@ def _answer(request: HttpRequest, error: Exception) -> HttpResponse:
     raise error
 
 
-def answers_refusals(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns what a view, plain or async, raises on purpose into its answer; the rest goes on.
+View = Callable[..., Any]
 
-    What it answers is for one person at one moment: no cache keeps it, not even the browser's,
-    which would show a chat as it was when people go back to it.
-    """
+
+def page(view: View) -> View:
+    """For views, plain or async, that answer people as well as programs: what they raise on
+    purpose becomes a page, or JSON where no page is wanted."""
+    return _answering(view, wants_page)
+
+
+def endpoint(view: View) -> View:
+    """For views that only programs call: what they raise on purpose becomes JSON."""
+    return _answering(view, lambda _: False)
+
+
+def _answering(view: View, is_page: Callable[[HttpRequest], bool]) -> View:
     if inspect.iscoroutinefunction(view):
 
         @functools.wraps(view)
@@ -96,7 +111,7 @@ def answers_refusals(view: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return _uncached(await view(request, *args, **kwargs))
             except Exception as error:
-                return _uncached(_answer(request, error))
+                return _uncached(_answer(request, error, as_page=is_page(request)))
 
         return asynchronous
 
@@ -105,12 +120,14 @@ def answers_refusals(view: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return _uncached(view(request, *args, **kwargs))
         except Exception as error:
-            return _uncached(_answer(request, error))
+            return _uncached(_answer(request, error, as_page=is_page(request)))
 
     return plain
 
 
 def _uncached(response: Response) -> Response:
+    """What is answered is for one person at one moment: no cache keeps it, not even the browser's,
+    which would show a chat as it was when people go back to it."""
     if not response.has_header("Cache-Control"):  # a stream says it in its own words
         add_never_cache_headers(response)
     return response

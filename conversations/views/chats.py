@@ -15,12 +15,12 @@ from conversations.engine import get_engine
 from conversations.forms import MessageForm, ParametersForm, TitleForm, request_data
 from conversations.models import ChatSession, Preferences, Run
 from conversations.views.access import chat_of, configuration_for, preferences_of
-from conversations.views.answers import answers_refusals, invalid, signed_in, wants_page
+from conversations.views.answers import endpoint, invalid, page, signed_in, wants_page
 from providers.models import Configuration
 
 
 @require_safe
-@answers_refusals
+@page
 def home(request: HttpRequest) -> HttpResponse:
     """The chat used last, or a first one."""
     user = signed_in(request)
@@ -29,7 +29,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-@answers_refusals
+@page
 def new_chat(request: HttpRequest) -> HttpResponse:
     """A new session. The page's button gives an empty one that is there already, if any."""
     user = signed_in(request)
@@ -48,7 +48,7 @@ def new_chat(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@answers_refusals
+@page
 def chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
     return chat_page(request, chat_of(request, session_id))
 
@@ -112,7 +112,7 @@ def _shows_provider_hint(request: HttpRequest) -> bool:
 
 
 @require_safe
-@answers_refusals
+@endpoint
 def sidebar(request: HttpRequest) -> HttpResponse:
     user = signed_in(request)
     current = request.GET.get("current", "")
@@ -124,7 +124,7 @@ def sidebar(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-@answers_refusals
+@page
 def rename_chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
     chat = chat_of(request, session_id)
     form = TitleForm(request_data(request))
@@ -139,7 +139,7 @@ def rename_chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
 
 
 @require_POST
-@answers_refusals
+@page
 async def delete_chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
     """Deletes a session; a run in it is stopped first, so that its usage is known."""
     chat = await in_database(chat_of)(request, session_id)
@@ -156,7 +156,7 @@ def _running_in(chat: ChatSession) -> Run | None:
 
 
 @require_safe
-@answers_refusals
+@endpoint
 def chat_context(request: HttpRequest, session_id: UUID) -> HttpResponse:
     """Which messages the next request would include (contract C2)."""
     chat = chat_of(request, session_id)
@@ -188,7 +188,7 @@ def chat_context(request: HttpRequest, session_id: UUID) -> HttpResponse:
 
 
 @require_POST
-@answers_refusals
+@page
 def preferences(request: HttpRequest) -> HttpResponse:
     """The person's switches. A checkbox that is not sent is off, as in any form."""
     user = signed_in(request)

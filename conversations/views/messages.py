@@ -19,15 +19,15 @@ from conversations.runs import Started
 from conversations.views import chats
 from conversations.views.access import chat_of, configuration_for, message_of, preferences_of
 from conversations.views.answers import (
-    answers_refusals,
     invalid,
     is_htmx,
+    page,
     wants_page,
 )
 
 
 @require_POST
-@answers_refusals
+@page
 async def send(request: HttpRequest, session_id: UUID) -> HttpResponse:
     """Stores a message and starts its run; answers at once, or at the end for people who have
     switched streaming off (contract S11, C8)."""
@@ -54,7 +54,7 @@ async def send(request: HttpRequest, session_id: UUID) -> HttpResponse:
 
 
 @require_POST
-@answers_refusals
+@page
 async def retry(request: HttpRequest, message_id: int) -> HttpResponse:
     """Asks a stored question again."""
 
@@ -148,7 +148,7 @@ def _invalid(request: HttpRequest, chat: Any, form: MessageForm) -> HttpResponse
 
 
 @require_safe
-@answers_refusals
+@page
 def message_raw(request: HttpRequest, message_id: int) -> HttpResponse:
     """The text as it was written, before any rendering."""
     message = message_of(request, message_id)
@@ -156,7 +156,7 @@ def message_raw(request: HttpRequest, message_id: int) -> HttpResponse:
 
 
 @require_POST
-@answers_refusals
+@page
 def delete_message(request: HttpRequest, message_id: int) -> HttpResponse:
     """Deletes one message; those that follow it stay and move up."""
     message = message_of(request, message_id)

@@ -22,7 +22,7 @@ from conversations.forms import MessageForm, Unreadable
 from conversations.journal import stored_events, stored_number
 from conversations.models import ChatSession, Message, Run
 from conversations.views.access import chat_of, configuration_for, run_of
-from conversations.views.answers import Forbidden, answers_refusals, invalid, signed_in
+from conversations.views.answers import Forbidden, endpoint, invalid, signed_in
 
 RIGHTS_INTERVAL = 30  # s between two looks whether a reader may still read
 
@@ -47,7 +47,7 @@ class OutOfReach(Refusal):
 
 
 @require_GET
-@answers_refusals
+@endpoint
 async def events(request: HttpRequest, run_id: UUID) -> HttpResponseBase:
     """The events of a run from a position on, then live (contract S10)."""
     user, run, stored = await in_database(_position)(request, run_id)
@@ -115,7 +115,7 @@ def _may_read(user_id: int, run_id: UUID) -> bool:
 
 
 @require_GET
-@answers_refusals
+@endpoint
 async def stream(request: HttpRequest) -> HttpResponseBase:
     """Starts a run and follows it, for plain EventSource clients (contract S11).
 
@@ -189,14 +189,14 @@ def _check_own_page(request: HttpRequest) -> None:
 
 
 @require_POST
-@answers_refusals
+@endpoint
 async def stop(request: HttpRequest, run_id: UUID) -> HttpResponse:
     run = await in_database(run_of)(request, run_id)
     return await _stopped(run)
 
 
 @require_POST
-@answers_refusals
+@endpoint
 async def stop_chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
     """Stops whatever runs in a session, for who does not know the run."""
     chat = await in_database(chat_of)(request, session_id)
@@ -241,7 +241,7 @@ def _question(run: Run) -> tuple[str, bool]:
 
 
 @require_GET
-@answers_refusals
+@endpoint
 def result(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The answer as the page shows it after a reload, and what the session has used by now; 204
     where nothing of the answer was kept."""

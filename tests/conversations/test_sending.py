@@ -441,3 +441,24 @@ class TestRetry:
         contents = [m["content"] for m in provider.wait_for_request(3).json["messages"]]
         assert contents == ["first", "fine", "third"]
         assert [left["reason"] for left in events[1].data["left_out"]] == ["failed", "failed"]
+
+
+@pytest.mark.contract("C1")
+def test_programs_that_take_anything_are_answered_in_json(
+    app: Any, ada: Person, openai: Configuration, provider: Provider
+):
+    import httpx
+
+    provider.reply(*openai_answer("ok"))
+    chat = ada.new_chat()
+    token = {"X-CSRFToken": ada.http.cookies["csrftoken"], "Accept": "*/*"}
+    answer = ada.http.post(f"/chat/{chat}/messages/", json={"prompt": "hi"}, headers=token)
+    assert answer.status_code == 201
+    ada.events(answer.json())
+    with httpx.Client(base_url=app.url, trust_env=False) as stranger:
+        for path in (answer.json()["events_url"], "/chat/stream/?prompt=x"):
+            refused = stranger.get(path, headers={"Sec-Fetch-Site": "same-origin"})
+            assert refused.headers["Content-Type"] == "application/json"
+            assert refused.status_code in (401, 403)
+        assert stranger.get("/").status_code == 302
+        assert stranger.get(f"/chat/{chat}/").status_code == 302
