@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 import socket
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -106,12 +107,13 @@ async def _provide(listener: socket.socket, pipe: Connection) -> None:
     written: dict[str, Written] = {}
 
     def tell() -> None:
-        pipe.recv()
-        pipe.send(written)
-        written.clear()
+        # In a thread: a pipe that an event loop watches cannot take much at once.
+        while pipe.recv():
+            pipe.send(written)
+            written.clear()
 
+    threading.Thread(target=tell, daemon=True).start()
     loop = asyncio.get_running_loop()
-    loop.add_reader(pipe.fileno(), tell)
     server = await loop.create_server(lambda: _Provider(written), sock=listener, backlog=BACKLOG)
     await server.serve_forever()
 
@@ -175,7 +177,7 @@ class Double:
 
     def written(self) -> dict[str, Written]:
         """What the provider did since this was last asked, by tag."""
-        self._pipe.send(None)
+        self._pipe.send(True)
         found: dict[str, Written] = self._pipe.recv()
         return found
 

@@ -77,7 +77,7 @@ class Shape:
 
 
 SHAPES = {
-    "paced": Shape(streams=100, chunks=100, delay=0.05, ramp=2),
+    "paced": Shape(streams=100, chunks=200, delay=0.05, ramp=5),
     "flat": Shape(streams=64, chunks=300, delay=0, ramp=0),
     "short": Shape(streams=100, chunks=5, delay=0.02, ramp=10),
     "readers": Shape(streams=200, chunks=8, delay=1, ramp=2, one_run=True),
@@ -203,6 +203,7 @@ class Result:
     delays: list[float]  # of every chunk
     answers: list[float]  # to the answer of a sent message
     before: Look
+    middle: Look  # half-way, when all streams are open
     most: Look
 
 
@@ -236,6 +237,7 @@ async def measure(system: System, shape: Shape, double: Double) -> Result:
         delays=[delay for r in readings for delay in _delays(r, written[r.tag])],
         answers=[(r.answered_at - r.sent_at) * 1000 for r in readings if r.answered_at],
         before=samples[0],
+        middle=samples[len(samples) // 2],
         most=Look(
             max(each.rss for each in samples),
             max(each.threads for each in samples),
@@ -370,9 +372,9 @@ def _announce(name: str, shape: Shape) -> None:
     print(f"\n{name}: {shape.streams} {what}, {shape.chunks} chunks, {pace}")
     print(
         f"{'':10}{'CPU ms for':>12}{'ratio to':>10}{'ms to first chunk':>19}"
-        f"{'ms delay a chunk':>19}{'ms to send':>17}{'KiB a':>8}{'threads':>11}{'data-':>9}\n"
+        f"{'ms delay a chunk':>19}{'ms to send':>17}{'KiB a':>8}{'threads':>14}{'databases':>12}\n"
         f"{'':10}{'1,000 chunks':>12}{'copier':>10}{'p50 / p99':>19}"
-        f"{'p50 / p99':>19}{'p50 / p99':>17}{'stream':>8}{'':>11}{'bases':>9}"
+        f"{'p50 / p99':>19}{'p50 / p99':>17}{'stream':>8}{'idle/open/most':>16}"
     )
 
 
@@ -386,11 +388,15 @@ def _measured(system: System, shape: Shape, double: Double, copiers_cpu: float |
     print(
         f"{system.name:10}{result.cpu:12.1f}{ratio:>10}{_percentiles(result.first):>19}"
         f"{_percentiles(result.delays):>19}{_percentiles(result.answers):>17}{memory:8.0f}"
-        f"{f'{result.before.threads} -> {result.most.threads}':>11}"
-        f"{f'{result.before.databases} -> {result.most.databases}':>9}",
+        f"{_three(result, lambda look: look.threads):>14}"
+        f"{_three(result, lambda look: look.databases):>12}",
         flush=True,
     )
     return result.cpu
+
+
+def _three(result: Result, part: Callable[[Look], int]) -> str:
+    return "/".join(str(part(look)) for look in (result.before, result.middle, result.most))
 
 
 def _percentiles(values: list[float]) -> str:

@@ -38,7 +38,10 @@ def in_database(
             if connection.vendor == "sqlite":
                 connection.close_at = None
 
-    return database_sync_to_async(kept, thread_sensitive=False, executor=executor)
+    awaitable: Callable[P, Awaitable[T]] = database_sync_to_async(
+        kept, thread_sensitive=False, executor=executor
+    )
+    return awaitable
 
 
 def spawn(coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:

@@ -108,6 +108,9 @@ def _start(
     fingerprint = _fingerprint(chat, configuration, asked)
     try:
         with transaction.atomic():
+            if chat is not None:
+                # One send at a time in a session: the second sees what the first has stored.
+                ChatSession.objects.select_for_update().filter(pk=chat.pk).first()
             if repeated := _repeated(user, asked, fingerprint):
                 return Started(repeated, None)
             if user is not None:

@@ -44,7 +44,9 @@ class ChatComposer extends HTMLElement {
     this.prompt.addEventListener("keydown", (event) => this.key(event));
     // In the capture phase: before htmx, which listens on the form itself.
     this.addEventListener("submit", (event) => this.submit(event), true);
-    this.part("stop").addEventListener("click", () => stop());
+    // Send and Stop share a place: the second click of two belongs to the button that was there.
+    this.part("send").addEventListener("click", (event) => event.detail > 1 && event.preventDefault());
+    this.part("stop").addEventListener("click", ({ detail }) => detail > 1 || stop());
     this.part("parameters-toggle").addEventListener("click", () => this.showParameters(this.part("parameters").hidden));
     this.part("alert-close").addEventListener("click", () => this.tell(null));
     this.part("box").addEventListener("click", ({ target }) => {
@@ -230,7 +232,6 @@ class ChatComposer extends HTMLElement {
     this.save();
     const pending = fragment("pending");
     pending.querySelector("[data-text]").textContent = state.sent.text;
-    document.querySelector("[data-welcome]")?.remove();
     document.querySelector("[data-transcript]").append(pending);
     announce("run:pending");
   }

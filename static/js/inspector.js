@@ -12,7 +12,7 @@ let shown = null;
 async function load(run, url, label) {
   shown = run;
   note.textContent = label;
-  await window.htmx.ajax("GET", url, { target: frame, swap: "innerHTML" });
+  await window.htmx.ajax("GET", url, { source: frame, target: frame, swap: "innerHTML" });
 }
 
 document.addEventListener("run:started", ({ detail }) => {

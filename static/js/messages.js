@@ -9,6 +9,7 @@ const transcript = () => document.querySelector("[data-transcript]");
 document.addEventListener("htmx:afterRequest", async ({ detail }) => {
   if (!detail.requestConfig.elt.matches("[data-deletes-message]") || !detail.successful) return;
   await window.htmx.ajax("GET", location.pathname, {
+    source: transcript(),
     target: transcript(),
     select: "#transcript > *",
     swap: "innerHTML",

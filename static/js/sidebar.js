@@ -4,12 +4,15 @@ import { announce } from "./fragments.js";
 
 const BUSY = 4_000; // ms between looks while another chat is being answered
 const chat = document.querySelector("[data-chat]").dataset.chat;
+const place = document.querySelector("[data-sidebar-scroll]");
 let timer;
 
 const list = () => document.querySelector("[data-chat-list]");
 
 export async function refresh() {
-  await window.htmx.ajax("GET", list().dataset.url, { target: list(), swap: "outerHTML" });
+  // `source`, here and elsewhere: htmx lets the requests of one element wait for each other and
+  // drops all but the last that wait. Without one, all of a page would stand in one queue.
+  await window.htmx.ajax("GET", list().dataset.url, { source: place, target: place, swap: "innerHTML" });
 }
 
 /** Other chats may be at work too: their sign goes when they end. */

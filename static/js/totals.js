@@ -25,6 +25,7 @@ export function add(metrics) {
 /** A run that failed does not say what it used: the page knows. */
 export function reload() {
   return window.htmx.ajax("GET", location.pathname, {
+    source: box().parentElement,
     target: box(),
     select: "#chat-totals",
     swap: "outerHTML",

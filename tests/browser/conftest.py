@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sy
 
 from conversations.engine import get_engine
 from conversations.models import Run
+from providers.models import Configuration
 from tests.browser.chat import Chat
 from tests.browser.chromium import find
 from tests.browser.watch import Watch
@@ -31,6 +32,7 @@ OPTIONS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 PHONE = {
     "viewport": {"width": 375, "height": 812},
@@ -40,7 +42,9 @@ PHONE = {
 }
 DESKTOP = {"viewport": {"width": 1440, "height": 900}}
 
-expect.set_options(timeout=10_000)
+DEADLINE = 10_000  # ms that a test waits for anything
+
+expect.set_options(timeout=DEADLINE)
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +76,7 @@ def open_browser(
 
     def open_one(user: User | None = None, **options: Any) -> BrowserContext:
         context = chromium.new_context(base_url=app.url, **{**DESKTOP, **options})
+        context.set_default_timeout(DEADLINE)
         contexts.append(context)
         watch.over(context, urlsplit(app.url).netloc)
         if user:
@@ -101,8 +106,8 @@ def page(window: BrowserContext) -> Page:
 
 
 @pytest.fixture
-def chat(page: Page) -> Chat:
-    """An empty chat of Ada's in a wide window."""
+def chat(page: Page, openai: Configuration) -> Chat:
+    """An empty chat of Ada's in a wide window, answered by the provider double."""
     return Chat(page).open("/")
 
 

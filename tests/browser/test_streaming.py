@@ -170,7 +170,9 @@ def test_a_reload_in_mid_stream_has_all_text_so_far_and_goes_on(
     expect(chat.block(1)).to_have_text("One two three")
     gates[3].set()
     chat.is_done()
-    expect(chat.text).to_have_text("TitleOne two three")
+    expect(chat.block(0)).to_have_text("Title")
+    expect(chat.block(1)).to_have_text("One two three")
+    expect(chat.text.locator("> .block")).to_have_count(2)
     assert len(provider.requests) == 1
 
 

@@ -4,7 +4,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Error, Page, Route
+from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Error, Page, Request
 
 LOUD = {"error", "warning", "assert"}
 LOCAL = {"data", "blob", "about"}
@@ -25,15 +25,13 @@ class Watch:
     def over(self, context: BrowserContext, host: str) -> None:
         self.contexts.append(context)
 
-        def answer(route: Route) -> None:
-            self.problems.append(f"asked another host: {route.request.url}")
-            route.abort()
+        def note(request: Request) -> None:
+            parts = urlsplit(request.url)
+            if parts.scheme not in LOCAL and parts.netloc != host:
+                self.problems.append(f"asked another host: {request.url}")
 
-        def is_elsewhere(url: str) -> bool:
-            parts = urlsplit(url)
-            return parts.scheme not in LOCAL and parts.netloc != host
-
-        context.route(is_elsewhere, answer)
+        # Not by a route: that would switch the browser's cache off. No other name is resolved.
+        context.on("request", note)
         context.on("console", self._console)
         context.on("weberror", lambda event: self.problems.append(f"page error: {event.error}"))
         context.on("dialog", self._dialog)
