@@ -374,7 +374,7 @@ def _announce(name: str, shape: Shape) -> None:
         f"{'':10}{'CPU ms for':>12}{'ratio to':>10}{'ms to first chunk':>19}"
         f"{'ms delay a chunk':>19}{'ms to send':>17}{'KiB a':>8}{'threads':>14}{'databases':>12}\n"
         f"{'':10}{'1,000 chunks':>12}{'copier':>10}{'p50 / p99':>19}"
-        f"{'p50 / p99':>19}{'p50 / p99':>17}{'stream':>8}{'idle/open/most':>16}"
+        f"{'p50 / p99':>19}{'p50 / p99':>17}{'stream':>8}{'idle/open/most':>26}"
     )
 
 

@@ -113,7 +113,6 @@ def done(
     provider_finish_reason: str | None,
     stopped: bool,
     metrics: Mapping[str, Any],
-    cost_source: str,
 ) -> str:
     return _event(
         "done",
@@ -124,7 +123,6 @@ def done(
             "provider_finish_reason": provider_finish_reason,
             "stopped": stopped,
             "metrics": metrics,
-            "cost_source": cost_source,
         },
     )
 

@@ -36,6 +36,7 @@ class Metrics:
             "reasoning_tokens": self.reasoning_tokens,
             "cached_tokens": self.cached_tokens,
             "cost_usd": None if self.cost_usd is None else float(self.cost_usd),
+            "cost_source": self.cost_source,
             "processing_time": _rounded(self.processing_time),
             "time_to_first_chunk": _rounded(self.time_to_first_chunk),
             "tokens_per_second": _rounded(self.tokens_per_second),

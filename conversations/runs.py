@@ -253,7 +253,6 @@ def finish(run_id: UUID, outcome: Outcome, number: int) -> RunEvent:
             provider_finish_reason=outcome.provider_finish_reason,
             stopped=outcome.status == Run.Status.STOPPED,
             metrics=outcome.metrics.fields,
-            cost_source=outcome.metrics.cost_source,
         ),
     )
 

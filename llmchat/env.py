@@ -5,7 +5,7 @@ only their owner can read.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 EXAMPLE_SECRETS = ("change", "secret", "example", "insecure", "django-insecure", "your-")
@@ -43,8 +43,18 @@ class Env:
     def integer(self, name: str, default: int, *, least: int = 0, most: int = 10**9) -> int:
         return int(self._number(name, default, least, most, int, "a whole number"))
 
-    def seconds(self, name: str, default: float, *, least: float = 0.01) -> float:
-        return self._number(name, default, least, 86_400, float, "a number of seconds")
+    def seconds(
+        self, name: str, default: float, *, least: float = 0.01, most: float = 86_400
+    ) -> float:
+        return self._number(name, default, least, most, float, "a number of seconds")
+
+    def choice(self, name: str, default: str, choices: Collection[str]) -> str:
+        value = self.text(name, default)
+        found = next((choice for choice in choices if choice.lower() == value.lower()), None)
+        if found is None:
+            known = ", ".join(choices) if len(choices) < 10 else f"one such as {default}"
+            raise stop(f"{name} is {value!r}; known are: {known}.")
+        return found
 
     def _number(
         self,
@@ -70,7 +80,10 @@ def kept_secret(path: Path, make: Callable[[], str]) -> str:
 
     Of two processes that start at once, the one that links its file first decides for both.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise stop(f"DATA_DIR {path.parent} cannot be made: {error.strerror}.") from None
     if not path.exists():
         draft = path.with_name(f"{path.name}.{os.getpid()}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

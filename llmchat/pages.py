@@ -1,5 +1,6 @@
 """Pages that belong to no app: help, health, and what is shown when something is wrong."""
 
+import re
 from typing import Any
 
 import markdown
@@ -7,6 +8,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils.safestring import mark_safe
 from django.views.decorators.http import require_safe
 
@@ -15,6 +17,7 @@ from conversations.views.answers import refused, wants_page
 DOCS = settings.BASE_DIR / "docs"
 FIRST_PAGE = "using"
 EXTENSIONS = ["toc", "fenced_code", "codehilite", "admonition", "tables", "sane_lists"]
+LINK_TO_PAGE = re.compile(r'href="([\w-]+)\.md(#[^"]*|)"')
 OPTIONS = {"codehilite": {"css_class": "highlight", "guess_lang": False}}
 
 
@@ -26,6 +29,10 @@ def help_page(request: HttpRequest, name: str = FIRST_PAGE) -> HttpResponse:
         raise Http404
     text = (DOCS / f"{name}.md").read_text()
     content = markdown.markdown(text, extensions=EXTENSIONS, extension_configs=OPTIONS)
+    # Links between the files lead to each other on a code host too; here they are pages.
+    content = LINK_TO_PAGE.sub(
+        lambda link: f'href="{reverse("help_page", args=[link[1]])}{link[2]}"', content
+    )
     ordered = sorted(titles.items(), key=lambda page: (page[0] != FIRST_PAGE, page[1]))
     return render(
         request,

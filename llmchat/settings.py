@@ -6,6 +6,7 @@ Units and defaults stand beside each one.
 
 import os
 from pathlib import Path
+from zoneinfo import available_timezones
 
 import dj_database_url
 import django_stubs_ext
@@ -101,14 +102,14 @@ TEMPLATES = [
 ]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
-TIME_ZONE = env.text("TIME_ZONE", "UTC")
+TIME_ZONE = env.choice("TIME_ZONE", "UTC", available_timezones())
 USE_TZ = True
 
 # ---- Storage
 _database_url = env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'llmchat.sqlite3'}")
 try:
     DATABASES = {"default": dict(dj_database_url.parse(_database_url))}
-except dj_database_url.ParseError:
+except ValueError:  # unreadable, or of an unknown scheme
     # The URL itself may hold a password: it is not repeated.
     raise stop(
         "DATABASE_URL cannot be read; write sqlite:///PATH or postgres://USER:PASSWORD@HOST/NAME."
@@ -217,7 +218,7 @@ TOTAL_TIMEOUT = env.seconds("TOTAL_TIMEOUT", 600)
 MAX_ATTEMPTS = env.integer("MAX_ATTEMPTS", 3, least=1, most=10)  # before the first chunk
 RETRY_BASE_DELAY = env.seconds("RETRY_BASE_DELAY", 1)  # doubled at each attempt, with jitter
 RETRY_MAX_DELAY = env.seconds("RETRY_MAX_DELAY", 60)  # a longer wait is reported instead
-HEARTBEAT_INTERVAL = env.seconds("HEARTBEAT_INTERVAL", 10)  # of a silent stream; at most 15
+HEARTBEAT_INTERVAL = env.seconds("HEARTBEAT_INTERVAL", 10, most=15)  # of a silent stream
 STORE_INTERVAL = env.seconds("STORE_INTERVAL", 0.1)  # between two batched writes
 LEASE_DURATION = env.seconds("LEASE_DURATION", 10)  # a run without a renewed lease is lost
 SHUTDOWN_GRACE = env.seconds("SHUTDOWN_GRACE", 20)
@@ -225,17 +226,20 @@ ANSWER_MAX_BYTES = env.integer("ANSWER_MAX_BYTES", 4 * 1024**2, least=1024)
 LINE_MAX_BYTES = env.integer("LINE_MAX_BYTES", 8 * 1024**2, least=1024)  # from a provider
 
 # ---- Logs
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,  # or the server's own errors would vanish
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO").upper()},
+    "root": {"handlers": ["console"], "level": env.choice("LOG_LEVEL", "INFO", LEVELS)},
     "loggers": {
         # Their messages name addresses and bodies: not for a log at DEBUG.
         name: {"level": "WARNING"}
-        for name in ("asyncio", "httpx", "httpcore", "aiohttp", "daphne", "markdown_it")
-    },
+        for name in ("asyncio", "httpx", "httpcore", "aiohttp", "axes", "daphne", "markdown_it")
+    }
+    # A wrong Host is somebody else's mistake: the answer says so, a traceback helps nobody.
+    | {"django.security.DisallowedHost": {"level": "CRITICAL"}},
 }
 SILENCED_SYSTEM_CHECKS = (
     [] if HTTPS else ["security.W004", "security.W008", "security.W012", "security.W016"]

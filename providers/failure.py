@@ -1,8 +1,8 @@
 """What a provider's failure means: from its status, headers, words and codes to one of our errors.
 
-The order of decision (`../shared/wire/errors.md`): machine-readable code or type, then the
+The order of decision: machine-readable code or type, then the
 message's pattern, then the status. What only one kind means by a word or a status stands in a
-small table under its name. `error-bodies.json` beside that page holds the cases.
+small table under its name. Sources: the vendors' error pages and recorded responses.
 
 Every message opens with the configuration's name, quotes the provider's own words (shortened,
 without tags and control characters, secrets masked) and says what to do. It is still text from

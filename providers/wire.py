@@ -6,7 +6,7 @@ at LF, CR and CRLF alone for SSE, at LF for NDJSON: never at U+2028, U+0085 and 
 `str.splitlines` cuts, since models write them and JSON does not escape them. Bytes become text
 once a line is complete, so no character is ever halved; a broken byte becomes U+FFFD. A line
 longer than `line_bytes` is a ProviderError, and what is kept of an unfinished line never exceeds
-that. Sources: the WHATWG rules for event streams, `../shared/wire/custom.md` (framing).
+that. Source: the WHATWG rules for event streams.
 """
 
 import codecs

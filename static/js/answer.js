@@ -28,6 +28,13 @@ function normalised(html) {
   return template.innerHTML;
 }
 
+/** The words of a block, without those of the buttons in it. */
+function spoken(block) {
+  const copy = document.importNode(block, true);
+  for (const button of copy.querySelectorAll("button")) button.replaceWith(" ");
+  return copy.textContent;
+}
+
 class ChatAnswer extends HTMLElement {
   connectedCallback() {
     if (this.dataset.status === "pending") this.wait();
@@ -152,7 +159,7 @@ class ChatAnswer extends HTMLElement {
       this.put(blocks, index, this.html.get(index));
     }
     this.waitingBlocks.clear();
-    for (const index of this.unspoken ?? []) say(blocks.children[index]?.textContent ?? "");
+    for (const index of this.unspoken ?? []) say(spoken(blocks.children[index]));
     this.unspoken = [];
   }
 

@@ -26,7 +26,7 @@ function watch() {
 for (const name of ["run:started", "run:settled"]) document.addEventListener(name, refresh);
 
 document.addEventListener("htmx:afterSettle", ({ target }) => {
-  if (!target.matches?.("[data-chat-list]") && target.id !== "chat-list") return;
+  if (target !== place) return;
   // A title may have been made from the first words meanwhile.
   const name = list().querySelector("[aria-current] .chat-name");
   if (name) announce("chat:title", { title: name.textContent });

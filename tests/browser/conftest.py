@@ -5,12 +5,12 @@ browser, or asks any host but 127.0.0.1; what a test provokes on purpose it allo
 When a test fails, screenshots of its pages are in `test-results/`.
 """
 
+import asyncio
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from django.contrib.auth.models import User
@@ -71,14 +71,14 @@ def watch(request: pytest.FixtureRequest) -> Watch:
 def open_browser(
     chromium: Browser, app: AppServer, watch: Watch
 ) -> Iterator[Callable[..., BrowserContext]]:
-    """Opens a window with cookies of its own; for a `user`, signed in as them."""
+    """Opens a window of its own; for a `user`, signed in as them."""
     contexts: list[BrowserContext] = []
 
     def open_one(user: User | None = None, **options: Any) -> BrowserContext:
         context = chromium.new_context(base_url=app.url, **{**DESKTOP, **options})
         context.set_default_timeout(DEADLINE)
         contexts.append(context)
-        watch.over(context, urlsplit(app.url).netloc)
+        watch.over(context, app.url)
         if user:
             sign_in(context, app, user)
         return context
@@ -89,15 +89,30 @@ def open_browser(
     _end_runs(app)
 
 
+@pytest.fixture(scope="session")
+def kept_window(chromium: Browser, running_app: AppServer) -> BrowserContext:
+    """A wide window for all tests in turn, for its cache: else each would load 45 files anew."""
+    context = chromium.new_context(base_url=running_app.url, **DESKTOP)
+    context.set_default_timeout(DEADLINE)
+    return context
+
+
 @pytest.fixture
 def ada_user(make_user: Callable[..., User]) -> User:
     return make_user("ada")
 
 
 @pytest.fixture
-def window(open_browser: Callable[..., BrowserContext], ada_user: User) -> BrowserContext:
+def window(
+    kept_window: BrowserContext, app: AppServer, watch: Watch, ada_user: User
+) -> Iterator[BrowserContext]:
     """A wide window in which Ada, a plain user, is signed in."""
-    return open_browser(ada_user)
+    watch.over(kept_window, app.url)
+    sign_in(kept_window, app, ada_user)
+    yield kept_window
+    watch.leave(kept_window)
+    _forget(kept_window, app.url)
+    _end_runs(app)
 
 
 @pytest.fixture
@@ -130,10 +145,22 @@ def sign_in(context: BrowserContext, app: AppServer, user: User) -> None:
     context.add_cookies([{"name": "sessionid", "value": cookie, "url": app.url, "httpOnly": True}])
 
 
+def _forget(context: BrowserContext, origin: str) -> None:
+    """Leaves nothing of a test in its window but the cached files."""
+    for page in context.pages:
+        page.close()
+    page = context.new_page()
+    devtools = context.new_cdp_session(page)
+    kinds = "cookies,local_storage,indexeddb,cache_storage,service_workers"
+    devtools.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": kinds})
+    page.close()
+    context.clear_cookies()
+    context.clear_permissions()
+    context.set_offline(False)
+
+
 def _end_runs(app: AppServer) -> None:
     """No run of this test writes into the database of the next."""
-    import asyncio
-
     assert app.loop is not None
     for run_id in list(Run.objects.running().values_list("pk", flat=True)):
         stop = get_engine().stop(run_id)

@@ -185,7 +185,7 @@ def test_a_draft_survives_reloads_other_chats_and_answers(
     chat.is_done()
     expect(chat.box).to_have_value("while it\nstreams")
 
-    chat.page.get_by_role("button", name="New chat").click()
+    chat.page.get_by_role("button", name="New chat", exact=True).click()
     expect(chat.questions).to_have_count(0)
     expect(chat.ready().box).to_have_value("")
     chat.box.fill("another draft")

@@ -215,7 +215,7 @@ def test_two_chats_stream_at_the_same_time_and_do_not_touch_each_other(
     expect(chat.text).to_have_text("apple")
 
     other = Chat(window.new_page()).open("/")
-    other.page.get_by_role("button", name="New chat").click()
+    other.page.get_by_role("button", name="New chat", exact=True).click()
     expect(other.questions).to_have_count(0)
     other.ready().ask("about bananas")
     other_gates[0].set()

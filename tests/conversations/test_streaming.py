@@ -124,7 +124,7 @@ def test_joined_chunks_the_end_and_the_database_have_the_same_text(
     assert metrics["total_tokens"] == 150
     assert metrics["estimated"] is False
     assert metrics["cost_usd"] == pytest.approx(0.0002)
-    assert done["cost_source"] == "computed"
+    assert metrics["cost_source"] == "computed"
     assert 0 < metrics["time_to_first_chunk"] <= metrics["processing_time"]
 
 
