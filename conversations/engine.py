@@ -388,7 +388,7 @@ class Engine:
     async def _sweep_forever(self) -> None:
         while True:
             try:
-                ended = await in_database(recovery.recover)(self.journal.worker)
+                ended = await in_database(recovery.recover)(set(self._live))
             except Exception:  # a look that failed must not be the last one
                 log.exception("looking for lost runs failed")
             else:

@@ -21,7 +21,7 @@ from datetime import timedelta
 from time import monotonic
 from uuid import UUID
 
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from conversations.background import in_database, writer_pool
@@ -257,6 +257,24 @@ class Journal:
 
 
 def _store(
+    worker: UUID, lease: float, writes: Sequence[_Write]
+) -> dict[UUID, RunEvent | Exception | None]:
+    """`_store_together`; and if the database refuses what one run brings, each run for itself, so
+    that only that one is lost."""
+    try:
+        return _store_together(worker, lease, writes)
+    except (IntegrityError, DataError):
+        results: dict[UUID, RunEvent | Exception | None] = {}
+        for write in writes:
+            try:
+                results |= _store_together(worker, lease, [write])
+            except (IntegrityError, DataError):
+                log.exception("the events of run %s cannot be stored", write.log.run_id)
+                results[write.log.run_id] = RunLost()
+        return results
+
+
+def _store_together(
     worker: UUID, lease: float, writes: Sequence[_Write]
 ) -> dict[UUID, RunEvent | Exception | None]:
     """Stores the events and ends of all `writes` in one transaction, and renews the leases.

@@ -3,6 +3,7 @@
 Only an expired lease makes a run lost; no process assumes that it is alone.
 """
 
+from collections.abc import Collection
 from uuid import UUID
 
 from django.db import transaction
@@ -19,16 +20,16 @@ from providers.pricing import Prices, cost_usd
 from providers.tokens import estimate
 
 
-def recover(except_worker: UUID) -> list[UUID]:
-    """Ends the runs whose worker is gone, as INTERRUPTED and with all the text that was stored.
+def recover(alive: Collection[UUID]) -> list[UUID]:
+    """Ends the runs whose lease has run out, as INTERRUPTED.
 
-    Only an expired lease makes a run lost. `except_worker` names the caller, whose own runs are
-    alive whatever their lease says. Gives the ids of the runs that it ended.
+    `alive` are the runs that the caller drives itself, whatever their lease says. Gives the ids
+    of the runs that it ended.
     """
     expired = (
         Run.objects.running()
         .filter(lease_until__lt=timezone.now())
-        .exclude(worker=except_worker)
+        .exclude(pk__in=alive)
         .values_list("pk", flat=True)
     )
     return [run_id for run_id in expired if _recover(run_id)]

@@ -11,6 +11,7 @@ import { isSignedOut, post, refusal } from "./requests.js";
 import { reload as reloadTotals } from "./totals.js";
 
 const SAVE_AFTER = 250; // ms
+const DOUBLE_CLICK = 400; // ms
 const STOP_ATTEMPTS = 10; // while the server has not started the run yet
 const hasFieldSizing = CSS.supports("field-sizing", "content");
 
@@ -18,6 +19,7 @@ const state = {
   sent: null, // {text, print, key} between a send and its answer
   failed: null, // the same, of a send that got no answer: tried again with the same key
   run: null, // {stopUrl} of the run of this chat
+  busySince: Infinity, // since when Stop stands where Send was
   isStopping: false,
   isRetrying: false,
   initial: null, // the chat's own parameters, by name
@@ -46,7 +48,9 @@ class ChatComposer extends HTMLElement {
     this.addEventListener("submit", (event) => this.submit(event), true);
     // Send and Stop share a place: the second click of two belongs to the button that was there.
     this.part("send").addEventListener("click", (event) => event.detail > 1 && event.preventDefault());
-    this.part("stop").addEventListener("click", ({ detail }) => detail > 1 || stop());
+    this.part("stop").addEventListener("click", ({ detail }) => {
+      if (detail < 2 || performance.now() - state.busySince > DOUBLE_CLICK) stop();
+    });
     this.part("parameters-toggle").addEventListener("click", () => this.showParameters(this.part("parameters").hidden));
     this.part("alert-close").addEventListener("click", () => this.tell(null));
     this.part("box").addEventListener("click", ({ target }) => {
@@ -148,6 +152,8 @@ class ChatComposer extends HTMLElement {
 
   show() {
     const isBusy = Boolean(state.sent || state.run || state.isRetrying);
+    if (!isBusy) state.busySince = Infinity;
+    else if (state.busySince === Infinity) state.busySince = performance.now();
     const hadFocus = document.activeElement === this.part(isBusy ? "send" : "stop");
     this.part("send").hidden = isBusy;
     this.part("stop").hidden = !isBusy;

@@ -148,6 +148,9 @@ def test_on_a_phone_a_message_is_sent_and_stopped_by_touch(
     chat.send_button.tap()
     expect(chat.text).to_have_text("Some text")
     expect(chat.box).to_be_in_viewport()
+    # After half a second it is no longer the second half of a double tap.
+    elapsed = re.compile(r"(0\.[5-9]|[1-9]\.\d) s$")
+    expect(chat.answer.locator("[data-live-text]")).to_have_text(elapsed)
     chat.stop_button.tap()
     chat.is_done("stopped")
     expect(chat.text).to_have_text("Some text")
@@ -172,7 +175,7 @@ def test_a_theme_is_switched_at_once_and_comes_with_the_page_from_then_on(chat: 
     assert page.locator("body").evaluate(LUMINANCE) > 0.85
     for theme, is_right in (("Dark", lambda l: l < 0.15), ("Light", lambda l: l > 0.85)):
         page.get_by_role("button", name="Account and settings").click()
-        page.locator("label").filter(has_text=re.compile(f"^{theme}$")).click()
+        page.locator("label").filter(has_text=re.compile(rf"^\s*{theme}\s*$")).click()
         expect(page.locator("html")).to_have_attribute("data-theme", theme.lower())
         assert is_right(page.locator("body").evaluate(LUMINANCE))
         answer = page.reload()

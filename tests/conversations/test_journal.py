@@ -279,6 +279,20 @@ async def test_a_defect_in_one_end_does_not_undo_what_others_store():
         assert await owner.stored() == [1, 2]
 
 
+async def test_events_that_cannot_be_stored_cost_no_other_run_anything():
+    async with Owner() as owner:
+        bad, bad_id = owner.log, owner.run_id
+        owner.run_id = uuid4()
+        await asyncio.to_thread(owner.store_run)
+        owner.log = owner.journal.open(owner.run_id, [event(1), event(2)])
+        await asyncio.to_thread(EventBatch.objects.create, run_id=bad_id, first=3, last=3, lines="")
+        owner.journal.append(bad, "chunk", chunk("x", 1))
+        owner.append(3)
+        await owner.until(lambda: owner.lost == [bad_id])
+        await owner.close()
+        assert await owner.stored() == [1, 2, 3, 4, 5, 6]
+
+
 async def test_leases_are_renewed_while_nothing_happens():
     async with Owner(lease=0.3) as owner:
         before = await asyncio.to_thread(Run.objects.get, pk=owner.run_id)
@@ -344,7 +358,7 @@ class TestRecovery:
 
     @pytest.mark.contract("F15")
     def test_an_orphan_ends_interrupted_with_its_text_and_the_next_number(self, orphan: Run):
-        assert recovery.recover(uuid4()) == [orphan.pk]
+        assert recovery.recover([]) == [orphan.pk]
         orphan.refresh_from_db()
         assert (orphan.status, orphan.error_code) == ("interrupted", "INTERRUPTED")
         events = stored_events(orphan.pk)
@@ -361,21 +375,20 @@ class TestRecovery:
         )
 
     def test_an_end_is_given_once(self, orphan: Run):
-        recovery.recover(uuid4())
-        assert recovery.recover(uuid4()) == []
+        recovery.recover([])
+        assert recovery.recover([]) == []
         assert len(stored_events(orphan.pk)) == 5
 
     def test_a_lease_that_holds_protects_a_run(self, orphan: Run):
         Run.objects.update(lease_until=timezone.now() + timedelta(seconds=5))
-        assert recovery.recover(uuid4()) == []
+        assert recovery.recover([]) == []
 
     def test_a_process_does_not_take_its_own_runs_for_lost(self, orphan: Run):
-        assert orphan.worker
-        assert recovery.recover(orphan.worker) == []
+        assert recovery.recover([orphan.pk]) == []
 
     def test_without_any_text_the_question_stays_and_no_answer_is_made(self, orphan: Run):
         EventBatch.objects.update(first=1, last=1, lines='{"type":"metadata","user_prompt":"hi"}')
-        recovery.recover(uuid4())
+        recovery.recover([])
         assert [message.role for message in Message.objects.all()] == ["user"]
         assert Message.objects.get().status == "failed"
 
@@ -385,7 +398,7 @@ class TestRecovery:
 
         monkeypatch.setattr(runs, "_log_usage", broken)
         with pytest.raises(ZeroDivisionError), transaction.atomic():
-            recovery.recover(uuid4())
+            recovery.recover([])
         orphan.refresh_from_db()
         assert orphan.is_running
         assert Message.objects.count() == 1
