@@ -84,9 +84,11 @@ class ConfigurationAdmin(ModelAdmin):
     def shown_host(self, configuration: Configuration) -> str:
         return configuration.host or "-"
 
-    @admin.display(description="key", boolean=True)
-    def has_key(self, configuration: Configuration) -> bool:
-        return bool(configuration.api_key)
+    @admin.display(description="key")
+    def has_key(self, configuration: Configuration) -> str:
+        if configuration.api_key:
+            return "set"
+        return "missing" if configuration.adapter_class.needs_key else "not needed"
 
     @admin.display(description="price")
     def shown_price(self, configuration: Configuration) -> str:
@@ -188,8 +190,17 @@ class ConfigurationAdmin(ModelAdmin):
     def deactivate(self, request: HttpRequest, queryset: ConfigurationQuerySet) -> None:
         # An inactive default would keep the place of one that can be used.
         rows = queryset.filter(is_active=True)
+        had_default = rows.filter(is_default=True).exists()
         changed = self._set(request, rows, is_active=False, is_default=False)
         self.message_user(request, f"Deactivated: {changed}.", messages.SUCCESS)
+        if had_default:
+            now = Configuration.objects.active().preferred()
+            self.message_user(
+                request,
+                f"There is no default any more; new chats begin with {now or 'no model at all'}. "
+                "Choose another one and make it the default.",
+                messages.WARNING,
+            )
 
     @admin.action(description="Make default", permissions=["change"])
     def make_default(self, request: HttpRequest, queryset: ConfigurationQuerySet) -> None:

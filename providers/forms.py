@@ -95,6 +95,10 @@ class ConfigurationForm(ConfigurationModelForm):
         host = f" for {self.key_origin}" if self.key_origin else ""
         return f"A key is set{host}. Leave this empty to keep it; what is entered replaces it."
 
+    def clean_system_instructions(self) -> str:
+        # Browsers send line breaks as CR LF: what the model gets is what was typed.
+        return str(self.cleaned_data["system_instructions"]).replace("\r\n", "\n")
+
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         new_key, removes = cleaned.get("api_key"), cleaned.get("remove_key")
@@ -103,7 +107,8 @@ class ConfigurationForm(ConfigurationModelForm):
         is_readable = "kind" in cleaned and "base_url" in cleaned
         if self.has_key and is_readable and not (new_key or removes):
             target = Configuration(kind=cleaned["kind"], base_url=cleaned["base_url"])
-            if target.origin != self.key_origin:
+            is_no_address = target.origin is None and bool(cleaned["base_url"])
+            if target.origin != self.key_origin and not is_no_address:
                 former = self.key_origin or "another host"
                 self.add_error(
                     "api_key",

@@ -156,7 +156,7 @@ class Configuration(models.Model):
     is_active = models.BooleanField("active", default=True)
     is_default = models.BooleanField("default", default=False)
     allowed_groups = models.ManyToManyField(
-        Group, blank=True, help_text="Who may use it; nobody chosen means everybody."
+        Group, blank=True, help_text="Who may use it. No group chosen: everybody may."
     )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)

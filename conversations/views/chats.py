@@ -7,9 +7,9 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from conversations import branches, context, planning, transcript
+from conversations import branches, context, planning, sessions, transcript
 from conversations.background import in_database
 from conversations.engine import get_engine
 from conversations.forms import MessageForm, ParametersForm, TitleForm, request_data
@@ -24,24 +24,27 @@ from providers.models import Configuration
 def home(request: HttpRequest) -> HttpResponse:
     """The chat used last, or a first one."""
     user = signed_in(request)
-    chat = ChatSession.objects.visible_to(user).by_activity().first()
-    return redirect(chat or ChatSession.objects.create(user=user))
+    return redirect(
+        ChatSession.objects.visible_to(user).by_activity().first() or sessions.create(user)
+    )
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 @page
 def new_chat(request: HttpRequest) -> HttpResponse:
     """A new session. The page's button gives an empty one that is there already, if any."""
     user = signed_in(request)
+    if request.method != "POST":
+        return redirect("home")
     if not wants_page(request):
-        chat = ChatSession.objects.create(user=user)
+        chat = sessions.create(user)
         return JsonResponse(
             {"session_id": str(chat.pk), "url": chat.get_absolute_url()}, status=201
         )
     mine = ChatSession.objects.visible_to(user).by_activity()
     untouched = mine.filter(messages=None, runs=None, is_renamed=False).first()
     if untouched is None:
-        return redirect(ChatSession.objects.create(user=user))
+        return redirect(sessions.create(user))
     untouched.last_activity_at = timezone.now()
     untouched.save(update_fields=["last_activity_at"])
     return redirect(untouched)

@@ -24,7 +24,7 @@ from conversations.models import ChatSession, Message, Run
 from conversations.views.access import chat_of, configuration_for, run_of
 from conversations.views.answers import Forbidden, endpoint, invalid, signed_in
 
-RIGHTS_INTERVAL = 30  # s between two looks whether a reader may still read
+RIGHTS_INTERVAL = 10  # s between two looks whether a reader may still read
 
 _streams_of: Counter[int] = Counter()  # open streams of this process by user
 
@@ -84,11 +84,14 @@ def _follow(request: HttpRequest, user: Any, run: Run, after: int, stored: int) 
         batches = live_page.blocks(journal.follow(run.pk), after)
     else:
         batches = journal.follow(run.pk, after)
-    return sse.response(_counted(user.pk, run.pk, batches))
+    return sse.response(_counted(request, user.pk, run.pk, batches))
 
 
 async def _counted(
-    user_id: int, run_id: UUID, batches: AsyncGenerator[Sequence[RunEvent], None]
+    request: HttpRequest,
+    user_id: int,
+    run_id: UUID,
+    batches: AsyncGenerator[Sequence[RunEvent], None],
 ) -> AsyncIterator[bytes]:
     """A stream while its reader may read. It holds no database connection while it waits."""
     _streams_of[user_id] += 1
@@ -99,7 +102,7 @@ async def _counted(
                 yield data
                 if monotonic() - looked_at > RIGHTS_INTERVAL:
                     looked_at = monotonic()
-                    if not await in_database(_may_read)(user_id, run_id):
+                    if not await in_database(_may_read)(request, user_id, run_id):
                         return
     finally:
         _streams_of[user_id] -= 1
@@ -107,7 +110,10 @@ async def _counted(
             del _streams_of[user_id]
 
 
-def _may_read(user_id: int, run_id: UUID) -> bool:
+def _may_read(request: HttpRequest, user_id: int, run_id: UUID) -> bool:
+    """Whether the reader is still signed in, and the run still theirs."""
+    if not request.session.exists(request.session.session_key or ""):
+        return False
     return Run.objects.filter(pk=run_id, user_id=user_id, user__is_active=True).exists()
 
 

@@ -1,7 +1,8 @@
 """Kind `openai`: Chat Completions, and the Responses API where the base URL ends in /responses.
 
 Reads every OpenAI-shaped stream that is known from recordings (OpenAI, OpenRouter, llama.cpp,
-vLLM, LM Studio, DeepSeek, Groq, Mistral and others), so that the other OpenAI-compatible kinds are subclasses which change little.
+vLLM, LM Studio, DeepSeek, Groq, Mistral and others), so that the other OpenAI-compatible kinds are
+subclasses which change little.
 What those servers do differently is read here, each with its recording; what is sent stays the
 plain form, optional fields only when they are set, since strict servers refuse the rest.
 """

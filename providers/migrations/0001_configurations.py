@@ -231,7 +231,7 @@ class Migration(migrations.Migration):
                     "allowed_groups",
                     models.ManyToManyField(
                         blank=True,
-                        help_text="Who may use it; nobody chosen means everybody.",
+                        help_text="Who may use it. No group chosen: everybody may.",
                         to="auth.group",
                     ),
                 ),
