@@ -1,12 +1,12 @@
 """Carries the events of running runs to their readers, and wakes them.
 
 The bus is the fast way, not the truth: it may forget, lose or repeat. A reader that finds a gap
-reads the database (`journal.follow`). One implementation serves one process; one that joins
-several processes has the same three methods.
+reads the database (`journal.follow`). `LocalBus` serves one process, `redis_bus.RedisBus` joins
+several.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -16,7 +16,7 @@ KEPT_EVENTS = 4096  # of one run; a reader that is further behind reads the data
 
 
 class Bus(Protocol):
-    """Live events by run."""
+    """Live events by run, and the one word that travels the other way: stop."""
 
     def publish(self, run_id: UUID, events: Sequence[RunEvent]) -> None:
         """Makes `events`, which follow those published before, visible to readers. No waiting."""
@@ -29,6 +29,13 @@ class Bus(Protocol):
 
     def forget(self, run_id: UUID) -> None:
         """Drops what is kept of a run; its readers turn to the database."""
+
+    async def ask_to_stop(self, worker: UUID, run_id: UUID) -> None:
+        """Asks the process that owns a run to stop it. The word may get lost: it is stored too."""
+
+    async def serve(self, worker: UUID, on_stop: Callable[[UUID], None]) -> None:
+        """Carries what goes between processes until it is cancelled. `on_stop` is told the runs
+        of `worker` that another process wants stopped."""
 
 
 class _Topic:
@@ -60,6 +67,10 @@ class LocalBus:
 
     def publish(self, run_id: UUID, events: Sequence[RunEvent]) -> None:
         topic = self._topics.setdefault(run_id, _Topic())
+        if topic.events and events[0].number != topic.events[-1].number + 1:
+            # Something between was lost on the way here. What is kept has no gap: readers that
+            # are behind it find what they miss in the database.
+            topic.events.clear()
         topic.events.extend(events)
         if len(topic.events) > 2 * KEPT_EVENTS:  # seldom, so that it costs nothing per event
             del topic.events[:-KEPT_EVENTS]
@@ -88,6 +99,22 @@ class LocalBus:
     def forget(self, run_id: UUID) -> None:
         if topic := self._topics.pop(run_id, None):
             topic.wake()
+
+    async def ask_to_stop(self, worker: UUID, run_id: UUID) -> None:
+        """Nothing to do: a run of this process is stopped directly, and there are no others."""
+
+    async def serve(self, worker: UUID, on_stop: Callable[[UUID], None]) -> None:
+        """Nothing to carry."""
+
+    def is_read(self, run_id: UUID) -> bool:
+        """Whether somebody waits for this run's next event."""
+        topic = self._topics.get(run_id)
+        return topic is not None and bool(topic.waiting)
+
+    def known(self, run_id: UUID) -> int:
+        """The number of the last event that is kept, 0 if there is none."""
+        topic = self._topics.get(run_id)
+        return topic.events[-1].number if topic and topic.events else 0
 
 
 def _set(future: asyncio.Future[None]) -> None:

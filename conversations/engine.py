@@ -28,12 +28,20 @@ from django.conf import settings
 
 from conversations import events, recovery, runs
 from conversations.background import in_database, spawn
-from conversations.bus import LocalBus
-from conversations.errors import Failure, InternalError, Interrupted, RunError, ShuttingDown
+from conversations.bus import Bus, LocalBus
+from conversations.errors import (
+    Failure,
+    InternalError,
+    Interrupted,
+    OutOfReach,
+    RunError,
+    ShuttingDown,
+)
 from conversations.journal import Journal, RunLost
 from conversations.models import Run
 from conversations.outcomes import Metrics, Outcome, joined_tool_calls
 from conversations.planning import Plan
+from conversations.redis_bus import RedisBus
 from conversations.runs import Owner, Started
 from providers import client
 from providers.adapters.base import ProviderRequest
@@ -51,6 +59,7 @@ from providers.tokens import TokenCounter
 
 log = logging.getLogger(__name__)
 
+STOP_PATIENCE = 5.0  # s that another process may take to stop a run
 SWEEP_INTERVAL = 3.0  # s between two looks for runs whose worker is gone
 JITTER = 0.25  # of a retry's delay, so that runs that failed together do not return together
 
@@ -86,12 +95,15 @@ class _LiveRun:
         self._first_output_at: float | None = None  # reasoning counts
         self._first_chunk_at: float | None = None  # it does not
 
-    def cut_short(self, cut: Cut) -> None:
-        """Ends the generation soon. The first cut decides; one that comes after the end is void."""
-        if self._cut is None and (self._generation is None or not self._generation.done()):
-            self._cut = cut
-            if self._generation is not None:
-                self._generation.cancel()
+    def cut_short(self, cut: Cut) -> bool:
+        """Ends the generation soon. The first cut decides, and for it alone this is True; one that
+        comes after the end is void."""
+        if self._cut is not None or (self._generation is not None and self._generation.done()):
+            return False
+        self._cut = cut
+        if self._generation is not None:
+            self._generation.cancel()
+        return True
 
     async def drive(self) -> None:
         """Generates, then stores and tells the one end."""
@@ -303,12 +315,14 @@ class Engine:
     """The runs of this process. Made, started and shut down by the ASGI application."""
 
     def __init__(self) -> None:
+        self._bus: Bus = RedisBus(settings.REDIS_URL) if settings.REDIS_URL else LocalBus()
         self.journal = Journal(
-            LocalBus(),
+            self._bus,
             store_interval=settings.STORE_INTERVAL,
             lease=settings.LEASE_DURATION,
             heartbeat=settings.HEARTBEAT_INTERVAL,
             on_lost=self._on_lost,
+            on_stop=self._on_stop,
             on_storage_failure=self._on_storage_failure,
         )
         self._live: dict[UUID, _LiveRun] = {}
@@ -321,6 +335,7 @@ class Engine:
         self._upkeep = [
             spawn(self.journal.write_forever(), "journal writer"),
             spawn(self._sweep_forever(), "sweeper of lost runs"),
+            spawn(self._bus.serve(self.journal.worker, self._on_stop), "bus"),
         ]
 
     async def begin(self, start: Callable[[Owner], Started]) -> Started:
@@ -345,18 +360,33 @@ class Engine:
         self._drives[plan.run_id] = drive
         drive.add_done_callback(lambda _: self._forget(plan.run_id))
 
-    async def stop(self, run_id: UUID) -> Outcome | None:
-        """Ends a run and waits for its end; None if this process does not drive it.
+    async def stop(self, run_id: UUID) -> bool:
+        """Stops a run, whichever process drives it, and waits for its end.
 
-        When this returns the connection to the provider is closed and the end is stored. The
-        outcome is not STOPPED if the run came to another end first.
+        True if this call stopped it: then the connection to the provider is closed and the end
+        is stored. False if the run came to another end, or another stop was faster. Raises
+        OutOfReach if its process does not obey in time; it will when it reads the stored wish.
         """
         live, drive = self._live.get(run_id), self._drives.get(run_id)
         if live is None or drive is None:
-            return None
-        live.cut_short(Cut.STOPPED)
+            return await self._stop_elsewhere(run_id)
+        is_first = live.cut_short(Cut.STOPPED)
         await asyncio.wait({drive})
-        return live.outcome
+        return is_first and live.outcome is not None and live.outcome.status == Run.Status.STOPPED
+
+    async def _stop_elsewhere(self, run_id: UUID) -> bool:
+        worker, is_first = await in_database(runs.request_stop)(run_id)
+        if worker is None:
+            return False
+        await self._bus.ask_to_stop(worker, run_id)
+        try:
+            async with asyncio.timeout(STOP_PATIENCE):
+                async for batch in self.journal.follow(run_id):
+                    if batch and batch[-1].is_end:
+                        return is_first and bool(batch[-1].fields.get("stopped"))
+        except TimeoutError:
+            raise OutOfReach from None
+        return False
 
     async def shutdown(self, grace: float) -> None:
         """Takes no more runs, gives the others `grace` seconds, then ends them INTERRUPTED."""
@@ -380,6 +410,10 @@ class Engine:
     def _on_lost(self, run_id: UUID) -> None:
         if live := self._live.get(run_id):
             live.cut_short(Cut.LOST)
+
+    def _on_stop(self, run_id: UUID) -> None:
+        if live := self._live.get(run_id):
+            live.cut_short(Cut.STOPPED)
 
     def _on_storage_failure(self) -> None:
         for live in self._live.values():

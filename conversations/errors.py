@@ -9,6 +9,7 @@ Refusal                  why nothing was started
 ├── RunInProgress        the session already has a run
 ├── KeyReused            the idempotency key stands for another request
 ├── TooManyRuns          the person's limit is reached
+├── OutOfReach           the process that drives a run does not answer
 └── ShuttingDown         this process takes no new runs
 """
 
@@ -93,6 +94,13 @@ class TooManyRuns(Refusal):
     status = 429
     code = "TOO_MANY_RUNS"
     message = "Too many of your answers are being written. Wait until one has ended."
+    retry_after = 5
+
+
+class OutOfReach(Refusal):
+    status = 503
+    code = "RUN_OUT_OF_REACH"
+    message = "The process that writes this answer does not respond. Try again in a moment."
     retry_after = 5
 
 

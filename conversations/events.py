@@ -38,14 +38,15 @@ class RunEvent:
 
 def from_lines(first: int, lines: str) -> list[RunEvent]:
     """The events of a stored batch, the first of which has the number `first`."""
-    return [_numbered(first + index, line) for index, line in enumerate(lines.split("\n"))]
+    return [numbered(first + index, line) for index, line in enumerate(lines.split("\n"))]
 
 
 def to_lines(events: Iterable[RunEvent]) -> str:
     return "\n".join(event.data for event in events)
 
 
-def _numbered(number: int, data: str) -> RunEvent:
+def numbered(number: int, data: str) -> RunEvent:
+    """The event whose JSON text is `data`."""
     # '{"type":"chunk",…': the type stands at the same place in every event.
     return RunEvent(number, data[9 : data.index('"', 9)], data)
 

@@ -45,6 +45,10 @@ class RunLost(Exception):
     """The run is no longer this process's: it was deleted, or closed after its lease ran out."""
 
 
+class StopRequested(Exception):
+    """Another process has stored that the run is to be stopped."""
+
+
 @dataclass(slots=True)
 class RunLog:
     """The owner's end of one run's log."""
@@ -79,16 +83,18 @@ class Journal:
         lease: float,
         heartbeat: float,
         on_lost: Callable[[UUID], None],
+        on_stop: Callable[[UUID], None],
         on_storage_failure: Callable[[], None],
     ) -> None:
-        """`on_lost` is told a run that is no longer ours; `on_storage_failure` that no write has
-        succeeded for STORAGE_PATIENCE seconds."""
+        """`on_lost` is told a run that is no longer ours, `on_stop` one that another process wants
+        stopped; `on_storage_failure` that no write has succeeded for STORAGE_PATIENCE seconds."""
         self.worker = uuid.uuid4()
         self.lease = lease
         self.store_interval = store_interval
         self.heartbeat = heartbeat
         self._bus = bus
         self._on_lost = on_lost
+        self._on_stop = on_stop
         self._on_storage_failure = on_storage_failure
         self._open: dict[UUID, RunLog] = {}
         self._due = asyncio.Event()
@@ -218,6 +224,8 @@ class Journal:
                 future.set_result(end)
         elif run_log.is_lost:
             self._on_lost(run_log.run_id)
+        elif isinstance(end, StopRequested):
+            self._on_stop(run_log.run_id)
 
     def _forget(self, run_log: RunLog) -> None:
         self._open.pop(run_log.run_id, None)
@@ -234,22 +242,30 @@ class Journal:
         return run_log.number if run_log else None
 
     async def follow(
-        self, run_id: UUID, after: int = 0
+        self, run_id: UUID, after: int = 0, *, is_over: bool = False
     ) -> AsyncGenerator[Sequence[RunEvent], None]:
         """The events after number `after`, in order and without a gap, up to the end event.
 
         First what exists, in one or more batches, then live. An empty batch says that nothing
-        came for a heartbeat. Ends after the end event, or when the run was deleted.
+        came for a heartbeat. Ends after the end event, or when the run was deleted. Starts over
+        with number 1 if a crash took what was shown last, and the run has ended without it.
+
+        `is_over` says that the run has ended: then only the database is asked, as the bus may
+        still hold what a crash took.
         """
-        events = await self._bus.read(run_id, after, 0)
+        has_shown = False
+        events: Sequence[RunEvent] = () if is_over else await self._bus.read(run_id, after, 0)
         while True:
             if not events or events[0].number != after + 1:
-                stored, is_over = await in_database(_read)(run_id, after)
-                events = stored
-                if not stored and is_over:
-                    return
+                events, is_over = await in_database(_read)(run_id, after)
+                if not events and is_over:
+                    if has_shown:
+                        events, _ = await in_database(_read)(run_id, 0)
+                    if not events:
+                        return
             yield events
             if events:
+                has_shown = True
                 after = events[-1].number
                 if events[-1].is_end:
                     return
@@ -279,17 +295,18 @@ def _store_together(
 ) -> dict[UUID, RunEvent | Exception | None]:
     """Stores the events and ends of all `writes` in one transaction, and renews the leases.
 
-    For each run: its end event if it was closed, None if it goes on, RunLost if it is not ours
+    For each run: its end event if it was closed, None if it goes on, StopRequested if another
+    process wants it stopped, RunLost if it is not ours
     any more, or what its closing raised.
     """
     results: dict[UUID, RunEvent | Exception | None] = {}
     with transaction.atomic():
         # Locked, so that nobody can declare a run lost between this look and the writes.
-        ours = set(
+        ours = dict(
             Run.objects.select_for_update()
             .running()
             .filter(worker=worker, pk__in=[write.log.run_id for write in writes])
-            .values_list("pk", flat=True)
+            .values_list("pk", "stop_requested_at")
         )
         kept = [write for write in writes if write.log.run_id in ours]
         EventBatch.objects.bulk_create(
@@ -303,7 +320,7 @@ def _store_together(
             if run_id not in ours:
                 results[run_id] = RunLost()
             elif write.closing is None:
-                results[run_id] = None
+                results[run_id] = StopRequested() if ours[run_id] else None
             else:
                 results[run_id] = _close(write, write.closing[0])
     return results

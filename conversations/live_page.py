@@ -26,9 +26,16 @@ async def blocks(
     """The events of `followed` (all of them, from number 1) that come after number `after`, with
     `block` events in place of the chunks. A block's number is the last one that it covers."""
     answer = _Answer(is_resumed=after > 0)
+    has_begun = False
     loop = asyncio.get_running_loop()
     async for batch in followed:
         started = monotonic()
+        if batch and batch[0].number == 1 and has_begun:
+            answer, after = (
+                _Answer(is_resumed=False),
+                0,
+            )  # the log starts over, and so does the page
+        has_begun = has_begun or bool(batch)
         shown = await loop.run_in_executor(_pool, answer.take, batch, after) if batch else []
         cost = monotonic() - started
         yield shown

@@ -156,6 +156,7 @@ class Run(models.Model):
     retry_after = models.FloatField(null=True, blank=True)  # s
     worker = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
+    stop_requested_at = models.DateTimeField(null=True)  # by a process that does not own it
     started_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True)
 

@@ -204,6 +204,17 @@ def _title(prompt: str) -> str:
     return f"{cut[:TITLE_FROM_PROMPT]}…"
 
 
+# ---- stopping
+
+
+def request_stop(run_id: UUID) -> tuple[UUID | None, bool]:
+    """Stores that a run is to be stopped, for the process that owns it. Gives that process, None
+    if the run has ended, and whether nobody had asked before."""
+    running = Run.objects.running().filter(pk=run_id)
+    is_first = running.filter(stop_requested_at=None).update(stop_requested_at=timezone.now()) == 1
+    return running.values_list("worker", flat=True).first(), is_first
+
+
 # ---- ending
 
 

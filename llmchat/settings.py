@@ -124,6 +124,15 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 16, "timeout": 10}}
 
+REDIS_URL = env.text("REDIS_URL")  # joins several processes; empty: there is one
+if REDIS_URL:
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [REDIS_URL]},
+        }
+    }
+
 # ---- Static files: hashed names, served by the application itself
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"

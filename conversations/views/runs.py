@@ -36,13 +36,6 @@ class TooManyStreams(Refusal):
     retry_after = 5
 
 
-class OutOfReach(Refusal):
-    status = 503
-    code = "RUN_OUT_OF_REACH"
-    message = "The process that writes this answer does not respond. Try again in a moment."
-    retry_after = 5
-
-
 # ---- following
 
 
@@ -80,10 +73,11 @@ def _follow(request: HttpRequest, user: Any, run: Run, after: int, stored: int) 
         return HttpResponse(status=204)
     if _streams_of[user.pk] >= settings.STREAMS_PER_USER:
         raise TooManyStreams
+    is_over = not run.is_running
     if request.GET.get("view") == "html":
-        batches = live_page.blocks(journal.follow(run.pk), after)
+        batches = live_page.blocks(journal.follow(run.pk, is_over=is_over), after)
     else:
-        batches = journal.follow(run.pk, after)
+        batches = journal.follow(run.pk, after, is_over=is_over)
     return sse.response(_counted(request, user.pk, run.pk, batches))
 
 
@@ -219,13 +213,8 @@ def _latest_run(chat: ChatSession) -> Run:
 
 async def _stopped(run: Run) -> HttpResponse:
     """Stops a run and tells what became of it. When this answers, the provider is closed."""
-    outcome = None
-    if run.is_running:
-        outcome = await get_engine().stop(run.pk)
-        if outcome is None and await in_database(_is_running)(run.pk):
-            raise OutOfReach
+    stopped = await get_engine().stop(run.pk) if run.is_running else False
     prompt, is_deleted = await in_database(_question)(run)
-    stopped = outcome is not None and outcome.status == Run.Status.STOPPED
     return JsonResponse(
         {
             "stopped": stopped,
@@ -233,10 +222,6 @@ async def _stopped(run: Run) -> HttpResponse:
             "user_prompt": prompt,
         }
     )
-
-
-def _is_running(run_id: UUID) -> bool:
-    return Run.objects.running().filter(pk=run_id).exists()
 
 
 def _question(run: Run) -> tuple[str, bool]:

@@ -36,6 +36,7 @@ class Owner:
 
     def __init__(self, **fields: Any) -> None:
         self.lost: list[Any] = []
+        self.stopped: list[Any] = []
         self.failures = 0
         options: dict[str, Any] = {"store_interval": 0.02, "lease": 10, "heartbeat": 0.2}
         self.bus = LocalBus()
@@ -43,6 +44,7 @@ class Owner:
             self.bus,
             **{**options, **fields},
             on_lost=self.lost.append,
+            on_stop=self.stopped.append,
             on_storage_failure=self.failed,
         )
         self.run_id = uuid4()
@@ -187,6 +189,23 @@ async def test_readers_that_leave_are_forgotten():
         assert not owner.bus._topics[owner.run_id].waiting
         assert await owner.bus.read(uuid4(), 0, 0.01) == ()
         assert list(owner.bus._topics) == [owner.run_id]
+
+
+async def test_a_reader_whose_last_events_a_crash_took_starts_over():
+    async with Owner() as owner:
+        batches = owner.journal.follow(owner.run_id)
+        assert [event.number for event in await anext(batches)] == [1, 2]
+        owner.bus.publish(owner.run_id, [event(3)])
+        assert [event.number for event in await anext(batches)] == [3]
+
+        def end_elsewhere() -> None:
+            Run.objects.filter(pk=owner.run_id).update(status=Run.Status.INTERRUPTED)
+            EventBatch.objects.create(run_id=owner.run_id, first=3, last=3, lines=end(3).data)
+
+        await asyncio.to_thread(end_elsewhere)
+        owner.bus.forget(owner.run_id)
+        assert [event.type for event in await anext(batches)] == ["chunk", "chunk", "done"]
+        assert [batch async for batch in batches] == []
 
 
 async def test_a_silent_run_gives_its_readers_empty_batches():
