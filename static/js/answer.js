@@ -352,6 +352,7 @@ class ChatAnswer extends HTMLElement {
     announce("prompt:restore", { text });
     if (event?.metrics) add(event.metrics);
     announce("run:settled", { run: this.run });
+    announce("run:returned");
   }
 
   /** The server does not give the finished answer: what is known stays, and says how it ended. */

@@ -7,8 +7,12 @@
  *  run:ended       {run, event}               its `done` or `error`
  *  run:settled     {run}                      the finished answer stands in the page
  *  answer:whole    {run, status, inspectorUrl} an answer that was not streamed
+ *  run:returned    {}                         stopped before the first chunk: nothing of it is kept
  *  prompt:restore  {text}                     a question that was taken back
- *  notice          {text, link?}              something to say above the message box
+ *  notice          {text, link?, untilEnd?}   something to say above the message box
+ *  transcript:changed {isOurs?}               messages are gone or came from elsewhere
+ *  chat:seen       {isRunning, activity}      how the list of chats has this one now
+ *  chats:changed   {}                         another tab says so
  *
  * Answers come last: an answer that is being written starts to report as soon as it is defined.
  */
@@ -27,4 +31,5 @@ import "./inspector.js";
 import "./context.js";
 import "./composer.js";
 import "./messages.js";
+import "./elsewhere.js";
 import "./answer.js";

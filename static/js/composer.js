@@ -5,7 +5,7 @@
  */
 
 import * as drafts from "./drafts.js";
-import { count } from "./format.js";
+import { count, plural } from "./format.js";
 import { announce, fragment } from "./fragments.js";
 import { isSignedOut, post, refusal } from "./requests.js";
 import { reload as reloadTotals } from "./totals.js";
@@ -151,12 +151,12 @@ class ChatComposer extends HTMLElement {
   }
 
   show() {
-    const isBusy = Boolean(state.sent || state.run || state.isRetrying);
-    if (!isBusy) state.busySince = Infinity;
+    const busy = isBusy();
+    if (!busy) state.busySince = Infinity;
     else if (state.busySince === Infinity) state.busySince = performance.now();
-    const hadFocus = document.activeElement === this.part(isBusy ? "send" : "stop");
-    this.part("send").hidden = isBusy;
-    this.part("stop").hidden = !isBusy;
+    const hadFocus = document.activeElement === this.part(busy ? "send" : "stop");
+    this.part("send").hidden = busy;
+    this.part("stop").hidden = !busy;
     this.part("stop").disabled = state.isStopping;
     this.part("stop").setAttribute("aria-label", state.isStopping ? "Stopping" : "Stop");
     if (hadFocus) this.prompt.focus();
@@ -175,6 +175,7 @@ class ChatComposer extends HTMLElement {
   }
 
   tell(notice) {
+    this.notice = notice;
     const box = this.part("alert");
     const link = this.part("alert-link");
     box.hidden = !notice;
@@ -205,12 +206,12 @@ class ChatComposer extends HTMLElement {
     if (!text.trim() || state.sent) return refuse();
     if (state.run || state.isRetrying) {
       refuse();
-      return this.tell({ text: "An answer is being written in this chat. Wait for it, or stop it." });
+      return this.tell({ text: "An answer is being written in this chat. Wait for it, or stop it.", untilEnd: true });
     }
     const over = [...text].length - Number(this.prompt.dataset.max);
     if (over > 0) {
       refuse();
-      return this.refuse(`The message is ${count(over)} characters too long. It may have ${count(Number(this.prompt.dataset.max))}.`);
+      return this.refuse(`The message is ${plural(over, "character", "characters")} too long. It may have ${count(Number(this.prompt.dataset.max))}.`);
     }
     this.tell(null);
     const print = this.print();
@@ -272,6 +273,10 @@ class ChatComposer extends HTMLElement {
 }
 
 const composer = () => document.querySelector("chat-composer");
+
+/** Whether this tab sends, or follows an answer. */
+export const isBusy = () => Boolean(state.sent || state.run || state.isRetrying);
+
 const isSend = (element) => element?.matches?.("[data-composer-form]");
 
 function dropPending() {
@@ -326,6 +331,7 @@ document.addEventListener("htmx:afterRequest", ({ detail }) => {
     const refused = box.prompt.value;
     box.prompt.value = typed;
     box.put(refused);
+    box.querySelector("[aria-invalid=true]")?.focus();
   } else if (state.sent) {
     // 204: stopped before anything was kept. 0 and 5xx: perhaps stored, so the key stays.
     box.giveBack({ isLost: xhr.status === 0 || xhr.status >= 500 || isSignedOut(xhr.responseURL, xhr.status) });
@@ -347,7 +353,7 @@ function whole() {
 // Stopping
 
 async function stop() {
-  if (state.isStopping || !(state.run || state.sent || state.isRetrying)) return;
+  if (state.isStopping || !isBusy()) return;
   state.isStopping = true;
   composer().show();
   try {
@@ -360,11 +366,11 @@ async function stop() {
       }
       if (!answer.ok) {
         const words = refusal(answer.status, await answer.text(), answer.headers.get("Retry-After"));
-        composer().tell({ text: words.text.replace(" Your text is kept: try again.", "") });
+        composer().tell({ ...words, text: words.text.replace(" Your text is kept: try again.", "") });
         break;
       }
       const { stopped } = await answer.json();
-      if (stopped || !(state.run || state.sent || state.isRetrying)) return; // its end comes by the stream
+      if (stopped || !isBusy()) return; // its end comes by the stream
       await new Promise((resolve) => setTimeout(resolve, 300));
     }
   } catch {
@@ -378,7 +384,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.shiftKey || event.defaultPrevented || event.isComposing) return;
   if (document.querySelector("dialog[open], :popover-open, [data-picker-panel]:not([hidden])")) return;
   if (document.documentElement.dataset.drawer) return;
-  if (!(state.run || state.sent || state.isRetrying)) return;
+  if (!isBusy()) return;
   event.preventDefault();
   stop();
 });
@@ -395,6 +401,7 @@ document.addEventListener("run:ended", ({ detail }) => {
   state.run = null;
   state.isStopping = false;
   composer().show();
+  if (composer().notice?.untilEnd) composer().tell(null);
 });
 document.addEventListener("run:pending", ({ detail }) => {
   if (!detail.isRetry) return;

@@ -34,8 +34,8 @@ function firstChunk(run) {
   if (run.hasText) return;
   run.hasText = true;
   run.latency = (performance.now() - run.began) / 1000;
-  if (run.isFresh) write("info", `First chunk after ${seconds(run.latency, 2)}`);
-  else write("info", "First chunk");
+  if (run.isFresh) write("info", `First chunk seen after ${seconds(run.latency, 2)}`);
+  else write("info", "First chunk seen");
 }
 
 function ended(event) {
@@ -51,6 +51,7 @@ function ended(event) {
   }
   facts.push(metrics.cost_usd === null ? "cost unknown" : money(metrics.cost_usd));
   if (metrics.processing_time !== null) facts.push(seconds(metrics.processing_time, 2));
+  if (metrics.time_to_first_chunk !== null) facts.push(`first chunk ${seconds(metrics.time_to_first_chunk, 2)}`);
   const reason = event.finish_reason && event.finish_reason !== "stop" ? ` (${event.finish_reason})` : "";
   if (event.stopped) write("warning", `Stopped: ${facts.join(", ")}`);
   else write("success", `Completed${reason}: ${facts.join(", ")}`);
@@ -96,8 +97,29 @@ document.addEventListener("run:connection", ({ detail }) => {
   else write("info", "Connection resumed");
 });
 
-document.addEventListener("answer:whole", ({ detail: { run, status } }) => {
-  if (run) write(status === "error" ? "error" : "success", `Answered without streaming (${status}), run ${run.slice(0, 8)}`);
+const figure = (text) => (text ? Number(text) : null);
+
+/** The end event of an answer that came at once, from what its markup says. */
+document.addEventListener("answer:whole", ({ detail: answer }) => {
+  if (!answer.run) return;
+  write("info", `Answered without streaming, run ${answer.run.slice(0, 8)}`);
+  const [tokensIn, tokensOut] = [figure(answer.tokensIn), figure(answer.tokensOut)];
+  ended({
+    type: answer.errorCode ? "error" : "done",
+    code: answer.errorCode,
+    message: answer.errorMessage,
+    stopped: answer.status === "stopped",
+    finish_reason: answer.finishReason,
+    metrics: {
+      prompt_tokens: tokensIn,
+      completion_tokens: tokensOut,
+      total_tokens: tokensIn === null || tokensOut === null ? null : tokensIn + tokensOut,
+      cost_usd: figure(answer.cost),
+      estimated: Boolean(answer.estimated),
+      processing_time: figure(answer.seconds),
+      time_to_first_chunk: figure(answer.firstChunk),
+    },
+  });
 });
 
 document.querySelector("[data-console-clear]").addEventListener("click", () => {

@@ -45,6 +45,8 @@ document.addEventListener("click", (event) => {
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
   event.preventDefault();
   toggle("monitor", true);
+  const section = frame.closest(".monitor-section");
+  section.parentElement.scrollTop = section.offsetTop; // where the panel scrolls as a whole
   frame.replaceChildren(fragment("spinner"));
   load(link.dataset.inspect, link.href, "chosen answer").then(() => frame.focus({ preventScroll: true }));
 });

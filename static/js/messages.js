@@ -1,4 +1,4 @@
-/** What can be done with messages that are there: delete one, try a failed one again. */
+/** What can be done with messages that are there: delete one, ask one again. */
 
 import { seconds } from "./format.js";
 import { announce } from "./fragments.js";
@@ -14,7 +14,7 @@ document.addEventListener("htmx:afterRequest", async ({ detail }) => {
     select: "#transcript > *",
     swap: "innerHTML",
   });
-  announce("transcript:changed");
+  announce("transcript:changed", { isOurs: true });
 });
 
 // Retry waits as long as the provider asked for.
@@ -49,16 +49,24 @@ function watch() {
 }
 
 document.addEventListener("run:settled", watch);
+document.addEventListener("transcript:changed", watch);
 document.addEventListener("htmx:afterSwap", watch);
 watch();
 
+const asksAgain = ({ elt }) => elt.matches("[data-retry], [data-asks-again]");
+
+function labelRetry(button, words) {
+  const label = button.querySelector("[data-retry-label]");
+  if (label) label.textContent = words;
+}
+
 document.addEventListener("htmx:beforeRequest", ({ detail }) => {
-  if (!detail.requestConfig.elt.matches("[data-retry]")) return;
-  detail.requestConfig.elt.querySelector("[data-retry-label]").textContent = "Retrying";
+  if (!asksAgain(detail.requestConfig)) return;
+  labelRetry(detail.requestConfig.elt, "Retrying");
   announce("run:pending", { isRetry: true });
 });
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
-  if (!detail.requestConfig.elt.matches("[data-retry]")) return;
-  detail.requestConfig.elt.querySelector("[data-retry-label]").textContent = "Retry";
+  if (!asksAgain(detail.requestConfig)) return;
+  labelRetry(detail.requestConfig.elt, "Retry");
   announce("run:answered");
 });

@@ -91,9 +91,11 @@ class ConfigPicker extends HTMLElement {
     if (!chosen) return false;
     for (const option of this.options) option.setAttribute("aria-selected", String(option === chosen));
     this.value.value = id;
-    this.querySelector("[data-picker-name]").textContent = chosen.dataset.name;
-    this.querySelector("[data-picker-detail]").textContent =
-      chosen.querySelector("[data-facts]").textContent.trim();
+    const name = this.querySelector("[data-picker-name]");
+    const detail = this.querySelector("[data-picker-detail]");
+    name.textContent = name.title = chosen.dataset.name;
+    detail.textContent = chosen.dataset.short.trim();
+    detail.title = chosen.querySelector("[data-facts]").textContent.trim();
     return true;
   }
 

@@ -29,8 +29,10 @@ export const SIGNED_OUT = {
   },
 };
 
-/** What to say about a refused request. `body` is its text, JSON or not. */
+/** What to say about a refused request. `body` is its text, JSON or not. A notice with `untilEnd`
+ * is about the run of this chat, and goes with it. */
 export function refusal(status, body, retryAfter) {
+  if (status === 401) return SIGNED_OUT;
   const wait = Number(retryAfter) > 0 ? ` Try again in ${Math.ceil(Number(retryAfter))} s.` : "";
   let answer;
   try {
@@ -39,8 +41,9 @@ export function refusal(status, body, retryAfter) {
     answer = {};
   }
   if (answer.error?.message) {
+    const untilEnd = answer.error.code === "RUN_IN_PROGRESS";
     const isSaid = /\bseconds?\b|\d s\b/.test(answer.error.message);
-    return { text: answer.error.message + (isSaid ? "" : wait) };
+    return { text: answer.error.message + (isSaid ? "" : wait), untilEnd };
   }
   if (answer.errors) return { text: Object.values(answer.errors).flat().join(" ") };
   const reload = { label: "Reload", href: location.href };
@@ -52,7 +55,7 @@ export function refusal(status, body, retryAfter) {
     case 404:
       return { text: "This chat, message or model no longer exists.", link: reload };
     case 409:
-      return { text: "An answer is already being written in this chat. Wait for it, or stop it." };
+      return { text: "An answer is already being written in this chat. Wait for it, or stop it.", untilEnd: true };
     case 413:
       return { text: "The message is too large for the server. Shorten it, then send it again." };
     case 429:

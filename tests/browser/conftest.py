@@ -34,13 +34,13 @@ OPTIONS = [
     "--disable-dev-shm-usage",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-PHONE = {
+PHONE: dict[str, Any] = {
     "viewport": {"width": 375, "height": 812},
     "device_scale_factor": 2,
     "is_mobile": True,
     "has_touch": True,
 }
-DESKTOP = {"viewport": {"width": 1440, "height": 900}}
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1440, "height": 900}}
 
 DEADLINE = 10_000  # ms that a test waits for anything
 
@@ -132,12 +132,6 @@ def phone(open_browser: Callable[..., BrowserContext], ada_user: User) -> Page:
     return open_browser(ada_user, **PHONE).new_page()
 
 
-@pytest.fixture
-def dark(open_browser: Callable[..., BrowserContext], ada_user: User) -> Page:
-    """A page on a system that is set to dark."""
-    return open_browser(ada_user, color_scheme="dark").new_page()
-
-
 def sign_in(context: BrowserContext, app: AppServer, user: User) -> None:
     client = Client()
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
@@ -169,9 +163,7 @@ def _end_runs(app: AppServer) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     # FIXME: goes when llmchat.middleware.StaticFiles gives its files as async iterators.
-    item.add_marker(
-        pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
-    )
+    item.add_marker(pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -83,9 +83,7 @@ def test_escape_and_a_blank_title_leave_the_name_as_it_was(answered: Chat):
 
 
 @pytest.mark.contract("C10")
-def test_a_new_chat_is_empty_and_an_unused_one_is_used_again(
-    answered: Chat, openai: Configuration
-):
+def test_a_new_chat_is_empty_and_an_unused_one_is_used_again(answered: Chat, openai: Configuration):
     chat, page = answered, answered.page
     page.keyboard.press("Control+Shift+O")
     expect(chat.questions).to_have_count(0)

@@ -1,4 +1,4 @@
-"""What goes wrong is said in the chat, keeps what there is, and can be tried again (C7, H12, H28)."""
+"""What goes wrong is said in the chat, keeps what is there, and can be tried again (C7, H12)."""
 
 import json
 import re

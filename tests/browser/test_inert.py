@@ -1,4 +1,4 @@
-"""Nothing that comes from a model, a provider or a person becomes more than text (A1 to A4, H25)."""
+"""Nothing from a model, a provider or a person becomes more than text (A1 to A4, H25)."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from conversations.models import ChatSession
+from conversations.models import ChatSession, Message
 from providers.models import Configuration
 from tests.browser.chat import END, Chat
 from tests.servers.provider import (
@@ -211,7 +211,7 @@ def test_admin_pages_show_stored_html_as_text(
         "/admin/conversations/chatsession/",
         f"/admin/conversations/chatsession/{chat.id}/change/",
         "/admin/conversations/message/",
-        f"/admin/conversations/message/{ChatSession.objects.get().messages.last().pk}/change/",
+        f"/admin/conversations/message/{Message.objects.latest('pk').pk}/change/",
         "/admin/conversations/run/",
         "/admin/conversations/usagelog/",
     ):

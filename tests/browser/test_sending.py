@@ -116,6 +116,8 @@ def test_a_blank_message_does_nothing(chat: Chat, openai: Configuration, provide
 def test_sending_twice_at_once_makes_one_message(
     chat: Chat, openai: Configuration, provider: Provider, how: str
 ):
+    posted: list[str] = []
+    chat.page.on("request", lambda request: request.method == "POST" and posted.append(request.url))
     gate = threading.Event()
     provider.reply(head(), until(gate), send(openai_chunk("once")), *END)
     chat.box.fill("hello")
@@ -131,6 +133,7 @@ def test_sending_twice_at_once_makes_one_message(
     chat.is_done()
     expect(chat.text).to_have_text("once")
     expect(chat.questions).to_have_count(1)
+    assert [url.rsplit("/", 2)[1] for url in posted] == ["messages"]  # and no stop
     assert Message.objects.filter(role="user").count() == 1
     assert len(provider.requests) == 1
 
@@ -301,7 +304,7 @@ def test_a_model_is_chosen_by_a_part_of_its_name_and_remembered(
     chat: Chat, openai: Configuration, provider: Provider
 ):
     Configuration.objects.create(
-        name="Zweites Modell",
+        name="Zwölfte Stimme",
         slug="second",
         kind="openai",
         model="zweit-7b",
@@ -319,8 +322,8 @@ def test_a_model_is_chosen_by_a_part_of_its_name_and_remembered(
     find.fill("weit-7")
     expect(chat.page.get_by_role("option")).to_have_count(1)
     find.press("Enter")
-    expect(button).to_contain_text("Zweites Modell")
-    expect(button).to_contain_text("4,096 tokens")
+    expect(button).to_contain_text("Zwölfte Stimme")
+    expect(button).to_contain_text("4k")
     expect(chat.box).to_be_focused()
     provider.reply(*openai_answer("ich"))
     chat.ask("wer?")
@@ -328,7 +331,7 @@ def test_a_model_is_chosen_by_a_part_of_its_name_and_remembered(
     expect(chat.facts).to_contain_text("zweit-7b")
     assert provider.requests[0].json["model"] == "zweit-7b"
     chat.reload()
-    expect(button).to_contain_text("Zweites Modell")
+    expect(button).to_contain_text("Zwölfte Stimme")
 
 
 @pytest.mark.contract("H26")

@@ -129,6 +129,24 @@ def test_a_stop_right_after_the_request_leaves_nothing_behind(
         expect(chat.chats.locator("[data-running]")).to_have_count(0)
 
 
+@pytest.mark.contract("H10")
+def test_the_list_of_chats_is_fresh_however_slow_the_inspector_is(
+    chat: Chat, openai: Configuration, provider: Provider
+):
+    held: list[Route] = []
+    chat.page.route("**/monitor/runs/**", lambda route: held.append(route))
+    provider.reply(head(), send(openai_chunk("Some text")), hang())
+    chat.ask("hello")
+    expect(chat.text).to_have_text("Some text")
+    expect(chat.chats.locator("[data-running]")).to_have_count(1)
+    chat.stop_button.click()
+    chat.is_done("stopped")
+    expect(chat.chats.locator("[data-running]")).to_have_count(0)
+    assert held
+    for route in held:
+        route.continue_()
+
+
 @pytest.mark.contract("H4")
 def test_a_double_click_on_stop_does_not_send_again(
     chat: Chat, openai: Configuration, provider: Provider

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import User
 from playwright.sync_api import BrowserContext, Page, expect
 
 from conversations.models import ChatSession, Message
@@ -77,7 +78,12 @@ def test_an_answer_goes_from_a_waiting_line_over_growing_text_to_its_facts(
 def test_a_finished_block_is_never_touched_again(
     chat: Chat, openai: Configuration, provider: Provider
 ):
-    pieces = ["One **bold**.\n\n", "```python\nx = 1\n```\n\n", "- a\n- b\n\n", "| a |\n|---|\n| 1 |\n"]
+    pieces = [
+        "One **bold**.\n\n",
+        "```python\nx = 1\n```\n\n",
+        "- a\n- b\n\n",
+        "| a |\n|---|\n| 1 |\n",
+    ]
     gates, steps = in_steps(*pieces)
     provider.reply(*steps)
     chat.ask("hello")
@@ -246,8 +252,9 @@ def test_two_chats_stream_at_the_same_time_and_do_not_touch_each_other(
 
 @pytest.mark.contract("C6")
 @pytest.mark.contract("H13")
+@pytest.mark.parametrize("how", ["wheel", "keyboard"])
 def test_who_scrolls_up_stays_there_and_is_told_what_is_new(
-    chat: Chat, openai: Configuration, provider: Provider
+    chat: Chat, openai: Configuration, provider: Provider, how: str
 ):
     long_text = "".join(f"Paragraph {number}.\n\n" for number in range(60))
     gates, steps = in_steps(long_text, "New one.\n\nNew two.\n\n", "Last.")
@@ -256,8 +263,14 @@ def test_who_scrolls_up_stays_there_and_is_told_what_is_new(
     gates[0].set()
     expect(chat.block(59)).to_be_in_viewport()
     frame = chat.page.locator("[data-scroll]")
-    frame.hover()
-    chat.page.mouse.wheel(0, -1500)
+    if how == "wheel":
+        frame.hover()
+        chat.page.mouse.wheel(0, -1500)
+    else:
+        frame.press("Home")
+        frame.evaluate(  # it glides there
+            "f => f.scrollTop && new Promise((done) => (f.onscrollend = () => done(0)))"
+        )
     to_bottom = chat.page.locator("[data-to-bottom]")
     expect(to_bottom).to_be_visible()
     expect(chat.block(59)).not_to_be_in_viewport()
@@ -304,9 +317,7 @@ def test_with_streaming_switched_off_the_answer_comes_at_once(
 
 
 @pytest.mark.contract("H39")
-def test_a_chat_of_500_messages_opens_soon(
-    page: Page, openai: Configuration, ada_user: object
-):
+def test_a_chat_of_500_messages_opens_soon(page: Page, openai: Configuration, ada_user: User):
     session = ChatSession.objects.create(user=ada_user, title="Long")
     text = "A paragraph with `code` and **weight**.\n\n- one\n- two\n\n```python\nx = 1\n```\n"
     parent = None

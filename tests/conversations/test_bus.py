@@ -149,7 +149,7 @@ class TestRedisBus(Suite):
             assert len(other._feeds) == 1
             bus.publish(run_id, [end(2)])
             await asyncio.gather(*readers)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 while other._feeds:  # noqa: ASYNC110 - a task that ends tells nobody
                     await asyncio.sleep(0.01)
 
