@@ -76,7 +76,7 @@ class Chat:
         return self
 
     def parameter(self, label: str) -> Locator:
-        return self.page.get_by_role("spinbutton", name=re.compile(f"^{label}"))
+        return self.page.get_by_role("textbox", name=re.compile(f"^{label}"))
 
     def clipboard(self) -> str:
         return self.page.evaluate("() => navigator.clipboard.readText()")

@@ -252,7 +252,7 @@ def test_an_answer_that_ends_while_the_network_is_away_is_complete_when_it_is_ba
     context.set_offline(False)
     chat.is_done()
     expect(chat.text).to_have_text("first second")
-    expect(chat.facts).to_contain_text("18 tokens")
+    expect(chat.facts).to_contain_text("7 out")
     expect(chat.send_button).to_be_visible()
 
 

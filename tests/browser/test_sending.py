@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from playwright.sync_api import BrowserContext, Page, Request, Route, expect
 
 from conversations.models import Message
 from providers.models import Configuration
@@ -117,7 +117,12 @@ def test_sending_twice_at_once_makes_one_message(
     chat: Chat, openai: Configuration, provider: Provider, how: str
 ):
     posted: list[str] = []
-    chat.page.on("request", lambda request: request.method == "POST" and posted.append(request.url))
+
+    def note(request: Request) -> None:
+        if request.method == "POST":
+            posted.append(request.url)
+
+    chat.page.on("request", note)
     gate = threading.Event()
     provider.reply(head(), until(gate), send(openai_chunk("once")), *END)
     chat.box.fill("hello")
