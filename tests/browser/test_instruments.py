@@ -132,7 +132,8 @@ def test_the_console_has_one_line_for_each_event(
                 r"infoRequest to openai: double-1$",
                 r"infoThinking$",
                 r"infoFirst chunk seen after \d+\.\d\d s$",
-                r"successCompleted: 11 \+ 7 tokens, \$0\.000025, \d+\.\d\d s, first chunk \d+\.\d\d s$",
+                r"successCompleted: 11 \+ 7 tokens, \$0\.000025, "
+                r"\d+\.\d\d s, first chunk \d+\.\d\d s$",
             )
         ]
     )
