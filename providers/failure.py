@@ -279,7 +279,8 @@ def message(source: Source, error_class: ErrorClass, words: str = "") -> str:
     what, advice = _SENTENCES[error_class]
     # Masked before it is cut, or half a key would stay.
     words = shortened(masked(words[:_READ_LENGTH], source.secrets))
-    said = f": “{words}”." if words else "."
+    stop = "" if words.endswith((".", "!", "?", "…")) else "."
+    said = f": “{words}”{stop}" if words else "."
     return f"{source.name} {what}{said} {advice}"
 
 
