@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 PREFIX = "llmchat:run:"
 BLOCK = 2_000  # ms that one look into a stream waits; below the socket's own timeout
 SOCKET_TIMEOUT = 5.0  # s
+CLOSING = 0.5  # s for taking leave of Redis
 RECONNECT = 0.5  # s before the next try after Redis failed
 LOOK = 2.0  # s after which readers look into the database while Redis is away
 UNSENT_EVENTS = 20_000  # of all runs; more is dropped while Redis is away
@@ -112,13 +113,18 @@ class RedisBus:
             self._went_away(error)
 
     async def serve(self, worker: UUID, on_stop: Callable[[UUID], None]) -> None:
+        tasks = {
+            spawn(self._send_forever(), "sender to Redis"),
+            spawn(self._listen_forever(worker, on_stop), "listener for stops"),
+        }
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._send_forever())
-                tasks.create_task(self._listen_forever(worker, on_stop))
+            await asyncio.wait(tasks)
         finally:
-            for feed in list(self._feeds.values()):
-                feed.cancel()
+            for _ in range(2):
+                # Twice: at the first the layer takes its leave of Redis, which may never answer.
+                for task in (*tasks, *self._feeds.values()):
+                    task.cancel()
+                await asyncio.wait(tasks, timeout=CLOSING)
             await self._redis.aclose()
 
     async def _send_forever(self) -> None:

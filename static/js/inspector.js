@@ -12,7 +12,12 @@ let shown = null;
 async function load(run, url, label) {
   shown = run;
   note.textContent = label;
-  await window.htmx.ajax("GET", url, { source: frame, target: frame, swap: "innerHTML" });
+  try {
+    await window.htmx.ajax("GET", url, { source: frame, target: frame, swap: "innerHTML" });
+  } catch {
+    // The server keeps it: Details gets it from there.
+    if (shown === run) note.textContent = "not loaded: choose Details again";
+  }
 }
 
 document.addEventListener("run:started", ({ detail }) => {

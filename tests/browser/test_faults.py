@@ -98,11 +98,9 @@ def test_a_retry_that_is_stopped_before_its_first_chunk_loses_no_question(
     expect(chat.waiting).to_contain_text("tokens in")
     chat.stop_button.click()
     expect(chat.stop_button).to_be_hidden()
-    text = chat.box.input_value() or chat.questions.last.inner_text()
-    assert "precious words" in text
+    expect(chat.box).to_have_value("precious words")
     chat.reload()
-    text = chat.box.input_value() or chat.questions.last.inner_text()
-    assert "precious words" in text
+    expect(chat.box).to_have_value("precious words")
 
 
 @pytest.mark.contract("C7")
@@ -254,6 +252,24 @@ def test_an_answer_that_ends_while_the_network_is_away_is_complete_when_it_is_ba
     expect(chat.text).to_have_text("first second")
     expect(chat.facts).to_contain_text("7 out")
     expect(chat.send_button).to_be_visible()
+
+
+@pytest.mark.contract("M2")
+def test_a_request_that_cannot_be_loaded_is_said_and_loaded_later(
+    chat: Chat, openai: Configuration, provider: Provider, watch: Watch
+):
+    watch.allow("net::ERR_FAILED|htmx:(afterRequest|sendError)")
+    provider.reply(*openai_answer("fine"))
+    chat.open_monitor()
+    chat.page.route("**/monitor/runs/**", lambda route: route.abort())
+    chat.ask("hello")
+    chat.is_done()
+    expect(chat.page.locator("[data-inspector-note]")).to_have_text(
+        "not loaded: choose Details again"
+    )
+    chat.page.unroute("**/monitor/runs/**")
+    chat.answer.get_by_role("link", name="Details").click()
+    expect(chat.inspector).to_contain_text("Full request body")
 
 
 def test_a_send_without_a_network_keeps_the_text(
