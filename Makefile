@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types format bench requirements clean
+.PHONY: help run test soak check lint types format bench requirements clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -71,22 +71,36 @@ requirements: $(BIN)/uv ## Pin what pyproject.toml asks for; ARGS=--upgrade for 
 TESTS := $(or $(TESTS),tests)
 browser_tests := $(filter tests/browser%,$(TESTS)) $(if $(filter tests tests/,$(TESTS)),tests/browser)
 other_tests := $(filter-out tests/browser%,$(TESTS))
+# Once more on PostgreSQL: what is stored, and not how providers fail and viewers are shown it.
+once := conversations/test_polling conversations/test_self_check $(addprefix faults/test_,\
+	f01* f02* f03* f05* f06* f08* f09* chaos*)
+postgres_tests := $(if $(filter tests tests/,$(TESTS)),\
+	$(addprefix tests/,conversations faults llmchat monitor) \
+	$(patsubst %,--ignore-glob=tests/%.py,$(once)))
+on_postgres := $(PY) -m tests.servers.postgres
 
 # Secrets and databases of their own, so that nothing depends on what this machine has.
 fresh_data = DATA_DIR=$$(mktemp -d) && export DATA_DIR && trap 'rm -rf "$$DATA_DIR"' EXIT
 # Exit code 5 is "no tests", and right where ARGS selects only tests of the other call.
-pytest = $(PY) -m pytest $(1) $(ARGS); \
+pytest = $(2) $(PY) -m pytest $(1) $(ARGS); \
 	case $$? in 0) ran=1 ;; 5) $(if $(ARGS),,failed=1) ;; *) ran=1 failed=1 ;; esac
 
-# Playwright keeps an event loop in the main thread, so its tests get a process of their own.
+# The whole suite is three calls of pytest: all but the browser on SQLite, what uses the database
+# once more on PostgreSQL, and the browser, as Playwright keeps an event loop in the main thread.
+# With TESTS there is none on PostgreSQL; for that, in the environment of .venv:
+#   python -m tests.servers.postgres python -m pytest FILE
 test: $(VENV)/.dev ## Run every test; TESTS=tests/monitor and ARGS="-k name" for some
-	@$(fresh_data); ran=0 failed=0; \
+	@$(fresh_data); export DATABASE_URL= REDIS_URL=; ran=0 failed=0; \
 	$(PY) manage.py collectstatic --no-input --verbosity 0 || exit 1; \
 	$(if $(strip $(other_tests)),$(call pytest,--ignore=tests/browser $(other_tests));) \
+	$(if $(strip $(postgres_tests)),$(call pytest,-m database $(postgres_tests),$(on_postgres));) \
 	$(if $(strip $(browser_tests)),\
 		CHROMIUM=$$($(PY) -m tests.browser.chromium) || exit 1; export CHROMIUM; \
 		$(call pytest,$(browser_tests));) \
 	[ $$ran = 1 ] && [ $$failed = 0 ]
+
+soak: $(VENV)/.dev ## Look for SOAK_MINUTES (5) whether anything gets lost, with SOAK_SEED
+	@$(PY) -m tests.soak
 
 bench: $(VENV)/.dev ## Run the benchmarks, each of which says what it measures
 	@$(fresh_data); \

@@ -113,7 +113,16 @@ class MessageAdmin(Parts):
 
 @admin.register(Run)
 class RunAdmin(Parts):
-    list_display = ("id", "user", "session", "configuration", "status", "error_code", "started_at")
+    list_display = (
+        "id",
+        "user",
+        "session",
+        "configuration",
+        "status",
+        "error_code",
+        "mismatches",
+        "started_at",
+    )
     list_filter = ("status", "error_code", "started_at")
     list_select_related = ("user", "session", "configuration")
     search_fields = ("=id", "user__username", "session__title", "error_code")

@@ -9,10 +9,12 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
-from django.db import connection
+from django.db import OperationalError, connection
+from psycopg_pool import PoolTimeout
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,15 +24,29 @@ pool = ThreadPoolExecutor(4, thread_name_prefix="database")
 writer_pool = ThreadPoolExecutor(1, thread_name_prefix="journal")
 _tasks: set[asyncio.Task[Any]] = set()
 
+LEFT_ALONE = 1.0  # s for which nobody asks a database that could not be reached
+_away_until = 0.0  # monotonic
+
 
 def in_database(
     function: Callable[P, T], *, executor: ThreadPoolExecutor = pool
 ) -> Callable[P, Awaitable[T]]:
-    """`function`, made awaitable: it runs in the pool and may use the ORM."""
+    """`function`, made awaitable: it runs in the pool and may use the ORM.
+
+    Raises OperationalError at once where the database could not be reached a moment ago: each try
+    holds a thread for seconds, and all who wait for one would wait in line.
+    """
 
     def kept(*args: P.args, **kwargs: P.kwargs) -> T:
+        global _away_until
+        if monotonic() < _away_until:
+            raise OperationalError("the database could not be reached a moment ago")
         try:
             return function(*args, **kwargs)
+        except OperationalError as error:
+            if isinstance(error.__cause__, PoolTimeout):
+                _away_until = monotonic() + LEFT_ALONE
+            raise
         finally:
             # The threads are few and stay, so each keeps its connection to SQLite. Opening one
             # costs as much as several queries, and closing the last one writes the whole WAL back.

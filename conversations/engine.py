@@ -17,7 +17,8 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from time import monotonic
@@ -25,10 +26,12 @@ from typing import assert_never
 from uuid import UUID
 
 from django.conf import settings
+from django.utils import timezone
 
 from conversations import events, recovery, runs
 from conversations.background import in_database, spawn
 from conversations.bus import Bus, LocalBus
+from conversations.compaction import compact_forever
 from conversations.errors import (
     Failure,
     InternalError,
@@ -39,11 +42,11 @@ from conversations.errors import (
 )
 from conversations.journal import Journal, RunLost
 from conversations.models import Run
-from conversations.outcomes import Metrics, Outcome, joined_tool_calls
+from conversations.outcomes import Metrics, Outcome, Stop, joined_tool_calls
 from conversations.planning import Plan
 from conversations.redis_bus import RedisBus
 from conversations.runs import Owner, Started
-from providers import client
+from providers import client, schemas
 from providers.adapters.base import ProviderRequest
 from providers.errors import ProviderError, ProviderTimeout
 from providers.events import (
@@ -59,7 +62,7 @@ from providers.tokens import TokenCounter
 
 log = logging.getLogger(__name__)
 
-STOP_PATIENCE = 5.0  # s that another process may take to stop a run
+STOP_PATIENCE = 5.0  # s that it may take to stop a run and store its end
 SWEEP_INTERVAL = 3.0  # s between two looks for runs whose worker is gone
 JITTER = 0.25  # of a retry's delay, so that runs that failed together do not return together
 
@@ -74,6 +77,16 @@ class Cut(Enum):
     LOST = "lost"
 
 
+@dataclass(frozen=True, slots=True)
+class _StopWord:
+    """The moment somebody said stop: on both clocks, and after which event."""
+
+    at: datetime
+    said: float  # monotonic
+    by: int | None
+    after: int
+
+
 class _LiveRun:
     """One run while it is driven: what has come so far, and how it may still be cut short."""
 
@@ -84,16 +97,27 @@ class _LiveRun:
         self._log = journal.open(plan.run_id, plan.opening)
         self._generation: asyncio.Task[None] | None = None
         self._cut: Cut | None = None
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
+        self._stop_word: _StopWord | None = None
+        self._stop: Stop | None = None
+        self._text: list[str] = [plan.earlier.text]
+        self._reasoning: list[str] = [plan.earlier.reasoning]
         self._tool_calls: list[ToolCallDelta] = []
         self._text_tokens = TokenCounter()
+        self._text_tokens.add(plan.earlier.text)
         self._reasoning_tokens = TokenCounter()
+        self._reasoning_tokens.add(plan.earlier.reasoning)
         self._usage: Usage | None = None
         self._finish: Finish | None = None
         self._started_at = monotonic()
         self._first_output_at: float | None = None  # reasoning counts
         self._first_chunk_at: float | None = None  # it does not
+
+    def stop(self, by: int | None) -> bool:
+        """`cut_short` because a person wants it."""
+        is_first = self.cut_short(Cut.STOPPED)
+        if is_first:
+            self._stop_word = _StopWord(timezone.now(), monotonic(), by, self._log.number)
+        return is_first
 
     def cut_short(self, cut: Cut) -> bool:
         """Ends the generation soon. The first cut decides, and for it alone this is True; one that
@@ -108,13 +132,20 @@ class _LiveRun:
     async def drive(self) -> None:
         """Generates, then stores and tells the one end."""
         error = await self._generated()
-        self.outcome = outcome = self._settle(error)
+        self.outcome = outcome = await self._checked(self._settle(error))
         try:
             await self._journal.close(
                 self._log, lambda number: runs.finish(self.plan.run_id, outcome, number)
             )
         except RunLost:
             log.info("run %s was deleted, or ended by another process", self.plan.run_id)
+
+    async def _checked(self, outcome: Outcome) -> Outcome:
+        """With what its schema says of the answer, if it has both."""
+        schema = self.plan.schema
+        if schema is None or not outcome.text or outcome.tool_calls:
+            return outcome
+        return replace(outcome, verdict=await schemas.check(schema, outcome.text))
 
     async def _generated(self) -> ProviderError | RunError | None:
         """Runs the generation to its end; gives the error it ended with, None if none."""
@@ -127,6 +158,9 @@ class _LiveRun:
             if not self._generation.cancelled():
                 self._cut = None  # it came too late: the generation has ended by itself
                 return self._error_of(self._generation.exception())
+        if word := self._stop_word:
+            # The generation has ended, and with it the connection to the provider.
+            self._stop = Stop(word.at, word.by, word.after, monotonic() - word.said)
         match self._cut:
             case Cut.TIMED_OUT:
                 return ProviderTimeout(
@@ -255,12 +289,14 @@ class _LiveRun:
             provider_finish_reason=finish.provider_reason if finish else None,
             failure=Failure.of(error) if error else None,
             metrics=self._metrics(error),
+            stop=self._stop,
         )
 
     def _reasoning_seconds(self) -> float | None:
-        if not self._reasoning or self._first_output_at is None:
-            return None
-        return (self._first_chunk_at or monotonic()) - self._first_output_at
+        earlier = self.plan.earlier.reasoning_seconds
+        if len(self._reasoning) == 1 or self._first_output_at is None:
+            return earlier
+        return (earlier or 0) + (self._first_chunk_at or monotonic()) - self._first_output_at
 
     def _metrics(self, error: ProviderError | RunError | None) -> Metrics:
         now = monotonic()
@@ -292,11 +328,15 @@ class _LiveRun:
     def _usage_or_estimate(self, error: ProviderError | RunError | None) -> tuple[Usage, bool]:
         """The provider's counts, completed by estimates; and whether any of it is estimated."""
         given = self._usage or Usage()
+        written = self._text_tokens.tokens + self._reasoning_tokens.tokens
+        written -= self.plan.earlier.tokens
         if given.prompt_tokens is not None and given.completion_tokens is not None:
-            return given, False
+            if self._finish or given.completion_tokens >= written:
+                return given, False
+            # Counts that came before the end, as Anthropic's first event has them, are too low.
+            return replace(given, completion_tokens=written), True
         if error is not None and self._first_output_at is None and self._is_refused(error):
             return given, False  # the provider did no work: nothing is known, nothing is guessed
-        written = self._text_tokens.tokens + self._reasoning_tokens.tokens
         return (
             replace(
                 given,
@@ -328,6 +368,7 @@ class Engine:
         self._live: dict[UUID, _LiveRun] = {}
         self._drives: dict[UUID, asyncio.Task[None]] = {}
         self._upkeep: list[asyncio.Task[None]] = []
+        self._beginnings: set[asyncio.Task[Started]] = set()
         self._accepts_runs = True
 
     def start(self) -> None:
@@ -335,6 +376,7 @@ class Engine:
         self._upkeep = [
             spawn(self.journal.write_forever(), "journal writer"),
             spawn(self._sweep_forever(), "sweeper of lost runs"),
+            spawn(compact_forever(), "compaction of old events"),
             spawn(self._bus.serve(self.journal.worker, self._on_stop), "bus"),
         ]
 
@@ -344,7 +386,10 @@ class Engine:
         if not self._accepts_runs:
             raise ShuttingDown
         # Shielded: a client that leaves at this moment must not leave a run that nobody drives.
-        return await asyncio.shield(spawn(self._begin(start), "start of a run"))
+        beginning = spawn(self._begin(start), "start of a run")
+        self._beginnings.add(beginning)
+        beginning.add_done_callback(self._beginnings.discard)
+        return await asyncio.shield(beginning)
 
     async def _begin(self, start: Callable[[Owner], Started]) -> Started:
         owner = Owner(self.journal.worker, self.journal.lease)
@@ -360,22 +405,26 @@ class Engine:
         self._drives[plan.run_id] = drive
         drive.add_done_callback(lambda _: self._forget(plan.run_id))
 
-    async def stop(self, run_id: UUID) -> bool:
-        """Stops a run, whichever process drives it, and waits for its end.
+    async def stop(self, run_id: UUID, by: int | None = None) -> bool:
+        """Stops a run for a person (`by`, an id), whichever process drives it, and waits for its
+        end.
 
         True if this call stopped it: then the connection to the provider is closed and the end
         is stored. False if the run came to another end, or another stop was faster. Raises
-        OutOfReach if its process does not obey in time; it will when it reads the stored wish.
+        OutOfReach if its process does not obey in time (it will when it reads the stored wish), or
+        cannot store the end (it goes on trying).
         """
         live, drive = self._live.get(run_id), self._drives.get(run_id)
         if live is None or drive is None:
-            return await self._stop_elsewhere(run_id)
-        is_first = live.cut_short(Cut.STOPPED)
-        await asyncio.wait({drive})
+            return await self._stop_elsewhere(run_id, by)
+        is_first = live.stop(by)
+        await asyncio.wait({drive}, timeout=STOP_PATIENCE)
+        if not drive.done():
+            raise OutOfReach  # the provider is closed, but storage does not take the end
         return is_first and live.outcome is not None and live.outcome.status == Run.Status.STOPPED
 
-    async def _stop_elsewhere(self, run_id: UUID) -> bool:
-        worker, is_first = await in_database(runs.request_stop)(run_id)
+    async def _stop_elsewhere(self, run_id: UUID, by: int | None) -> bool:
+        worker, is_first = await in_database(runs.request_stop)(run_id, by)
         if worker is None:
             return False
         await self._bus.ask_to_stop(worker, run_id)
@@ -391,6 +440,8 @@ class Engine:
     async def shutdown(self, grace: float) -> None:
         """Takes no more runs, gives the others `grace` seconds, then ends them INTERRUPTED."""
         self._accepts_runs = False
+        if self._beginnings:  # what is being stored by now will be a run of this process
+            await asyncio.wait(set(self._beginnings), timeout=grace)
         if self._drives:
             log.info("waiting up to %g s for %d runs", grace, len(self._drives))
             await asyncio.wait(set(self._drives.values()), timeout=grace)
@@ -413,7 +464,7 @@ class Engine:
 
     def _on_stop(self, run_id: UUID) -> None:
         if live := self._live.get(run_id):
-            live.cut_short(Cut.STOPPED)
+            live.stop(by=None)
 
     def _on_storage_failure(self) -> None:
         for live in self._live.values():
@@ -448,9 +499,8 @@ def get_engine() -> Engine:
 
 
 async def shut_down_engine() -> None:
-    """Ends the engine of this process, if it was ever used."""
-    global _engine
+    """Ends the engine of this process, if it was ever used. It stays, and refuses what still comes:
+    daphne takes requests to its last moment, and a new engine would begin runs that nobody ends."""
     if _engine is not None:
         with suppress(asyncio.CancelledError):
             await _engine.shutdown(settings.SHUTDOWN_GRACE)
-        _engine = None

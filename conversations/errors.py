@@ -8,9 +8,12 @@ RunError                 the server's own reasons
 Refusal                  why nothing was started
 ├── RunInProgress        the session already has a run
 ├── KeyReused            the idempotency key stands for another request
+├── AnswerComplete       there is nothing to continue
+├── Gone                 what it is about was deleted at the same time
 ├── TooManyRuns          the person's limit is reached
 ├── OutOfReach           the process that drives a run does not answer
 └── ShuttingDown         this process takes no new runs
+BadValue                 nothing was started: a field has a value that cannot be used after all
 """
 
 from dataclasses import dataclass
@@ -36,8 +39,8 @@ class Interrupted(RunError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The server was stopped while this answer was written. What it had so far is kept; "
-            "try again."
+            "The server was stopped while this answer was written. What it had so far is kept: "
+            "continue it, or try again."
         )
 
 
@@ -78,6 +81,16 @@ class Refusal(Exception):
         return self.message
 
 
+class BadValue(Exception):
+    """What a form cannot see: a field's value turned out wrong when it was used. Nothing was
+    stored. `message` is for people."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
 class RunInProgress(Refusal):
     status = 409
     code = "RUN_IN_PROGRESS"
@@ -88,6 +101,18 @@ class KeyReused(Refusal):
     status = 409
     code = "IDEMPOTENCY_KEY_REUSED"
     message = "This idempotency key was used for another request. Send a new one."
+
+
+class AnswerComplete(Refusal):
+    status = 409
+    code = "ANSWER_COMPLETE"
+    message = "This answer was not cut off, so there is nothing to continue. Ask again instead."
+
+
+class Gone(Refusal):
+    status = 404
+    code = "NOT_FOUND"
+    message = "This was deleted in the meantime."
 
 
 class TooManyRuns(Refusal):

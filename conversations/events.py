@@ -5,7 +5,9 @@ and sent as it is. The text is ASCII, so that no reader, however it cuts lines, 
 a character inside (U+2028, for instance), and always begins with the type.
 """
 
+import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,7 @@ _encoder = json.JSONEncoder(separators=(",", ":"))
 encode = _encoder.encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class RunEvent:
     """One event of a run: `number` counts from 1 without a gap, `data` is a JSON object."""
 
@@ -45,6 +47,15 @@ def to_lines(events: Iterable[RunEvent]) -> str:
     return "\n".join(event.data for event in events)
 
 
+def pack(lines: str) -> bytes:
+    """The lines of a run that is over, in about a sixth of the space."""
+    return zlib.compress(lines.encode())
+
+
+def unpack(packed: bytes | memoryview) -> str:
+    return zlib.decompress(packed).decode()
+
+
 def numbered(number: int, data: str) -> RunEvent:
     """The event whose JSON text is `data`."""
     # '{"type":"chunk",…': the type stands at the same place in every event.
@@ -62,7 +73,10 @@ def metadata(
     user_prompt: str,
     input_tokens: int,
     context_size: int,
+    continues: Mapping[str, int] | None,
 ) -> str:
+    """S4. `continues` is there for a run that goes on with an answer: its `message_id`, and the
+    `tokens` (estimated) that it had before."""
     return _event(
         "metadata",
         {
@@ -71,6 +85,7 @@ def metadata(
             "user_prompt": user_prompt,
             "input_tokens": input_tokens,
             "context_size": context_size,
+            **({"continues": continues} if continues else {}),
         },
     )
 
@@ -78,6 +93,12 @@ def metadata(
 def request_data(fields: Mapping[str, Any]) -> str:
     """S5; `runs.request_data` gathers the fields."""
     return _event("request_data", fields)
+
+
+def earlier(type: str, content: str, tokens: int) -> str:
+    """A `chunk` or `reasoning` with what earlier runs wrote of the answer that is continued, so
+    that here too the chunks together are the whole answer."""
+    return _event(type, {"content": content, "tokens": tokens, "earlier": True})
 
 
 def chunk(content: str, tokens: int) -> str:
@@ -113,22 +134,33 @@ def done(
     finish_reason: str | None,
     provider_finish_reason: str | None,
     stopped: bool,
+    receipt: Mapping[str, Any] | None,
+    structured: Mapping[str, Any] | None,
+    attachments: Sequence[Mapping[str, Any]],
     metrics: Mapping[str, Any],
 ) -> str:
+    """S7. `receipt` (`models.Run.receipt`) is there for a run that was stopped, `structured` for
+    one that had a schema: `{"schema", "valid", "problems": [{"path", "message"}]}`. `attachments`
+    (`models.Attachment.fields`) are those of a question that went back to its writer."""
     return _event(
         "done",
         {
             "assistant_message_id": assistant_message_id,
             "full_response": full_response,
+            **_check(full_response),
             "finish_reason": finish_reason,
             "provider_finish_reason": provider_finish_reason,
             "stopped": stopped,
+            **({"receipt": receipt} if receipt else {}),
+            **({"structured": structured} if structured else {}),
+            **({"attachments": attachments} if attachments else {}),
             "metrics": metrics,
         },
     )
 
 
-def error(failure: Failure, *, assistant_message_id: int | None) -> str:
+def error(failure: Failure, *, assistant_message_id: int | None, text: str) -> str:
+    """`text` is what there is of the answer."""
     return _event(
         "error",
         {
@@ -137,8 +169,15 @@ def error(failure: Failure, *, assistant_message_id: int | None) -> str:
             "recoverable": failure.recoverable,
             "retry_after": failure.retry_after,
             "assistant_message_id": assistant_message_id,
+            **_check(text),
         },
     )
+
+
+def _check(text: str) -> dict[str, Any]:
+    """By which a reader can tell whether it has all of the answer: the number of its characters
+    (code points), and the SHA-256 of its UTF-8 bytes in hexadecimal."""
+    return {"length": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def block(index: int, html: str, *, is_open: bool, tokens: int) -> str:

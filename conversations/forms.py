@@ -3,15 +3,19 @@
 import json
 import math
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
+from django.template.defaultfilters import pluralize
 
 from conversations.models import TITLE_CHARACTERS
 from conversations.planning import Asked
-from providers.adapters.base import Parameters
+from providers import schemas
+from providers.adapters.base import Parameters, Schema
+from providers.models import AnswerSchema
 
 SCALARS = (str, int, float, type(None))
 
@@ -89,6 +93,8 @@ class MessageForm(PlainForm):
     max_tokens = forms.IntegerField(**within("a whole number", 1, 128_000))
     top_p = NumberField(**within("a number", 0, 1))
     context_limit = forms.IntegerField(**within("a whole number", 0, 100))
+    schema = forms.CharField(required=False, max_length=schemas.MOST_BYTES)
+    attachments = forms.CharField(required=False)
     idempotency_key = forms.CharField(required=False, max_length=200, validators=[no_broken_text])
 
     def clean_prompt(self) -> str:
@@ -104,6 +110,35 @@ class MessageForm(PlainForm):
             )
         return prompt
 
+    def clean_schema(self) -> Schema | None:
+        """The name of a schema that is kept, a JSON schema as text, or `none` for none where the
+        configuration has one."""
+        source: str = self.cleaned_data["schema"].strip()
+        if not source:
+            return None
+        try:
+            if source.startswith("{"):
+                return schemas.parsed(source)
+            return AnswerSchema.objects.find(source)
+        except (schemas.BadSchema, AnswerSchema.DoesNotExist) as error:
+            raise ValidationError(str(error)) from None
+
+    def clean_attachments(self) -> tuple[UUID, ...]:
+        """The ids of uploaded images, separated by commas."""
+        words = [word.strip() for word in self.cleaned_data["attachments"].split(",")]
+        try:
+            ids = tuple(dict.fromkeys(UUID(word) for word in words if word))
+        except ValueError:
+            raise ValidationError(
+                "There is no such image. Remove it, and attach it again."
+            ) from None
+        if len(ids) > settings.ATTACHMENTS_PER_MESSAGE:
+            most = settings.ATTACHMENTS_PER_MESSAGE
+            raise ValidationError(
+                f"A message may have {most} image{pluralize(most)} at most. Remove some."
+            )
+        return ids
+
     @property
     def asked(self) -> Asked:
         """The checked values. Only for a valid form."""
@@ -114,9 +149,12 @@ class MessageForm(PlainForm):
                 temperature=data["temperature"],
                 top_p=data["top_p"],
                 max_tokens=data["max_tokens"],
+                schema=data["schema"],
             ),
             context_limit=data["context_limit"],
             idempotency_key=data["idempotency_key"],
+            schema_source=self["schema"].data or "",
+            attachments=data.get("attachments", ()),
         )
 
 
@@ -124,6 +162,7 @@ class ParametersForm(MessageForm):
     """The same without a prompt: what a retry sends, or a question about the context."""
 
     prompt = None  # type: ignore[assignment]  # Django's way to leave out an inherited field
+    attachments = None  # type: ignore[assignment]
 
     def clean_prompt(self) -> str:
         return ""

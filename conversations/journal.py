@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from conversations.background import in_database, writer_pool
 from conversations.bus import Bus
-from conversations.events import RunEvent, from_lines, to_lines
+from conversations.events import RunEvent, to_lines
 from conversations.models import EventBatch, Run
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,11 @@ VISIBLE_UNSTORED = 0.2  # s
 LINGER = 10.0  # s that a finished run stays on the bus, for readers that are about to come back
 STORAGE_PATIENCE = 30.0  # s of failing writes, after which running runs are given up
 RETRY_STORE = 0.5  # s between two tries to write
+PAGE = 512 * 1024  # characters of stored events that a reader takes at a time
+PAGE_ROWS = 4  # that are looked at first for that; where they are short, twice as many follow
+SHARED_EVENT = 64 * 1024  # characters, over which readers share what they read
+
+_shared: WeakValueDictionary[tuple[UUID, int], RunEvent] = WeakValueDictionary()
 
 # Called inside the writer's transaction with the number of the end: stores what belongs to it
 # and gives the event.
@@ -254,13 +260,25 @@ class Journal:
         still hold what a crash took.
         """
         has_shown = False
+        failing_since: float | None = None
         events: Sequence[RunEvent] = () if is_over else await self._bus.read(run_id, after, 0)
         while True:
+            has_more = False
             if not events or events[0].number != after + 1:
-                events, is_over = await in_database(_read)(run_id, after)
+                try:
+                    events, has_more, is_over = await in_database(_read_page)(run_id, after)
+                except (OperationalError, InterfaceError):
+                    # Readers wait as the writer does: cut off, they would all come back at once.
+                    failing_since = failing_since or monotonic()
+                    if monotonic() - failing_since > STORAGE_PATIENCE:
+                        raise
+                    await asyncio.sleep(RETRY_STORE)
+                    yield ()
+                    continue
+                failing_since = None
                 if not events and is_over:
                     if has_shown:
-                        events, _ = await in_database(_read)(run_id, 0)
+                        events, has_more, _ = await in_database(_read_page)(run_id, 0)
                     if not events:
                         return
             yield events
@@ -269,7 +287,22 @@ class Journal:
                 after = events[-1].number
                 if events[-1].is_end:
                     return
-            events = await self._bus.read(run_id, after, self.heartbeat)
+            events = () if has_more else await self._bus.read(run_id, after, self.heartbeat)
+
+    async def read_now(
+        self, run_id: UUID, after: int = 0, *, is_over: bool = False
+    ) -> Sequence[RunEvent]:
+        """The events after number `after` that there are at this moment, in order and without a
+        gap. `is_over` as for `follow`."""
+        live = () if is_over else await self._bus.read(run_id, after, 0)
+        if live and live[0].number == after + 1:
+            return live
+        stored, is_over = await in_database(_read)(run_id, after)
+        if is_over or not stored:
+            return stored
+        # What is too young to be stored.
+        live = await self._bus.read(run_id, stored[-1].number, 0)
+        return [*stored, *live] if live and live[0].number == stored[-1].number + 1 else stored
 
 
 def _store(
@@ -309,8 +342,12 @@ def _store_together(
             .values_list("pk", "stop_requested_at")
         )
         kept = [write for write in writes if write.log.run_id in ours]
+        # A commit of which nobody heard is made again: the same events, and those since then.
         EventBatch.objects.bulk_create(
-            _batch(write.log.run_id, write.events) for write in kept if write.events
+            (_batch(write.log.run_id, write.events) for write in kept if write.events),
+            update_conflicts=True,
+            unique_fields=["run", "first"],
+            update_fields=["last", "lines"],
         )
         Run.objects.filter(pk__in=ours).update(
             lease_until=timezone.now() + timedelta(seconds=lease)
@@ -349,18 +386,38 @@ def _batch(run_id: UUID, events: Sequence[RunEvent]) -> EventBatch:
 def stored_events(run_id: UUID, after: int = 0) -> list[RunEvent]:
     """The stored events of a run with numbers over `after`."""
     batches = EventBatch.objects.filter(run_id=run_id, last__gt=after).order_by("first")
-    return [
-        event
-        for batch in batches
-        for event in from_lines(batch.first, batch.lines)
-        if event.number > after
-    ]
+    return [event for batch in batches for event in batch.events if event.number > after]
 
 
 def stored_number(run_id: UUID) -> int:
     """The number of the last stored event, 0 if there is none."""
     last = EventBatch.objects.filter(run_id=run_id).order_by("-first").values_list("last").first()
     return last[0] if last else 0
+
+
+def _read_page(run_id: UUID, after: int) -> tuple[list[RunEvent], bool, bool]:
+    """The next stored events, whether there are more of them, and whether the run is over.
+
+    About PAGE characters: many readers of a long run must not each hold all of it. For the same
+    reason they share an event that is long by itself, such as the end with the whole text.
+    """
+    is_over = not Run.objects.running().filter(pk=run_id).exists()  # first, as in `_read`
+    page: list[RunEvent] = []
+    size, count = 0, PAGE_ROWS
+    while size < PAGE:
+        batches = EventBatch.objects.filter(run_id=run_id, last__gt=after).order_by("first")
+        rows = list(batches[:count])
+        for event in (event for row in rows for event in row.events if event.number > after):
+            if size >= PAGE:
+                return page, True, is_over
+            if len(event.data) > SHARED_EVENT:
+                event = _shared.setdefault((run_id, event.number), event)
+            page.append(event)
+            size += len(event.data)
+        if len(rows) < count:
+            return page, False, is_over
+        after, count = rows[-1].last, 2 * count
+    return page, True, is_over
 
 
 def _read(run_id: UUID, after: int) -> tuple[list[RunEvent], bool]:

@@ -8,12 +8,15 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import models
 from django.db.models import Q
 from django.urls import reverse
+from django.utils import timezone
 
+from conversations.events import RunEvent, from_lines, unpack
 from providers.models import Configuration
 
 Viewer = AbstractBaseUser | AnonymousUser  # who asks; a stranger sees nothing
 NEW_TITLE = "New chat"
 TITLE_CHARACTERS = 200
+NAME_CHARACTERS = 100  # of an attachment
 
 
 def _id(user: Viewer) -> int:
@@ -47,6 +50,7 @@ class ChatSession(models.Model):
     top_p = models.FloatField(null=True, blank=True)
     max_tokens = models.PositiveIntegerField(null=True, blank=True)
     context_limit = models.PositiveIntegerField(null=True, blank=True)
+    schema = models.TextField(blank=True, db_default="", default="")  # as typed: a slug, or JSON
     created_at = models.DateTimeField(auto_now_add=True)
     last_activity_at = models.DateTimeField(auto_now_add=True)
 
@@ -92,6 +96,8 @@ class Message(models.Model):
     reasoning = models.TextField(blank=True)
     reasoning_seconds = models.FloatField(null=True, blank=True)
     tool_calls = models.JSONField(default=list, blank=True)  # [{"id", "name", "arguments"}]
+    # Of an answer that was to be JSON: {"schema", "valid", "problems": [{"path", "message"}]}.
+    structured = models.JSONField(null=True)
     tokens = models.PositiveIntegerField(default=0)  # estimated, or the provider's own count
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -102,6 +108,72 @@ class Message(models.Model):
 
     def __str__(self) -> str:
         return f"{self.role}: {self.content[:60]}"
+
+
+class AttachmentQuerySet(models.QuerySet["Attachment"]):
+    def visible_to(self, user: Viewer) -> "AttachmentQuerySet":
+        return self.filter(user_id=_id(user))
+
+    def unsent(self) -> "AttachmentQuerySet":
+        return self.filter(message=None)
+
+
+class AttachmentManager(models.Manager.from_queryset(AttachmentQuerySet)):  # type: ignore[misc]
+    """Reads the bytes only where they are asked for."""
+
+    def get_queryset(self) -> AttachmentQuerySet:
+        attachments: AttachmentQuerySet = super().get_queryset().defer("data")
+        return attachments
+
+
+class Attachment(models.Model):
+    """An image, as models get it. It belongs to who uploaded it, and once sent to a message."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="attachments"
+    )
+    message = models.ForeignKey(
+        Message, null=True, on_delete=models.CASCADE, related_name="attachments"
+    )
+    position = models.PositiveSmallIntegerField(default=0)  # among those of its message
+    name = models.CharField(max_length=NAME_CHARACTERS)  # of the file that was uploaded
+    media_type = models.CharField(max_length=20)
+    width = models.PositiveIntegerField()  # px, as the next one
+    height = models.PositiveIntegerField()
+    size = models.PositiveIntegerField()  # bytes
+    sha256 = models.CharField(max_length=64)
+    data = models.BinaryField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = AttachmentManager()
+
+    class Meta:
+        ordering = ["position", "created_at"]
+        indexes = [
+            models.Index(
+                fields=["created_at"], condition=Q(message=None), name="unsent_attachments"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("attachment", args=[self.pk])
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What its owner is told of it. `width` and `height` are pixels, `size` bytes."""
+        return {
+            "id": str(self.pk),
+            "name": self.name,
+            "media_type": self.media_type,
+            "width": self.width,
+            "height": self.height,
+            "size": self.size,
+            "url": self.get_absolute_url(),
+        }
 
 
 class RunQuerySet(models.QuerySet["Run"]):
@@ -139,13 +211,15 @@ class Run(models.Model):
     user_message = models.ForeignKey(
         Message, null=True, on_delete=models.SET_NULL, related_name="runs"
     )
-    assistant_message = models.OneToOneField(
-        Message, null=True, on_delete=models.SET_NULL, related_name="run"
+    # Several runs may have written one answer: each but the first went on with it.
+    assistant_message = models.ForeignKey(
+        Message, null=True, on_delete=models.SET_NULL, related_name="written_by"
     )
     # As they were when it started: a configuration may change or go.
     configuration_slug = models.CharField(max_length=100)
     provider = models.CharField(max_length=30)
     model = models.CharField(max_length=200)
+    schema = models.CharField(max_length=64, blank=True, db_default="", default="")  # its name
     input_tokens = models.PositiveIntegerField(default=0)  # estimated
     status = models.CharField(max_length=12, choices=Status.choices, default=Status.RUNNING)
     idempotency_key = models.CharField(max_length=200, blank=True)
@@ -156,7 +230,17 @@ class Run(models.Model):
     retry_after = models.FloatField(null=True, blank=True)  # s
     worker = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
-    stop_requested_at = models.DateTimeField(null=True)  # by a process that does not own it
+    # The receipt of a stop: who asked, after which event, how long the provider took to be closed.
+    stop_requested_at = models.DateTimeField(null=True)
+    stop_requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    stopped_after = models.PositiveIntegerField(null=True)  # the number of an event
+    provider_closed_in = models.FloatField(null=True)  # s
+    # How often a page had not received what was stored. It repairs itself, but it must not happen.
+    # (Defaults in the database too: while versions change, older processes insert runs as well.)
+    mismatches = models.PositiveIntegerField(db_default=0, default=0)
+    is_compacted = models.BooleanField(db_default=False, default=False)
     started_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True)
 
@@ -176,6 +260,9 @@ class Run(models.Model):
         ]
         indexes = [
             models.Index(fields=["lease_until"], condition=Q(status="running"), name="run_leases"),
+            models.Index(
+                fields=["ended_at"], condition=Q(is_compacted=False), name="runs_to_compact"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -185,17 +272,38 @@ class Run(models.Model):
     def is_running(self) -> bool:
         return self.status == self.Status.RUNNING
 
+    @property
+    def answers_json(self) -> bool:
+        """Whether its answer was to be JSON."""
+        return bool(self.schema)
+
+    @property
+    def receipt(self) -> dict[str, Any] | None:
+        """Who stopped it and how that went; None for a run that was not stopped. Times are ISO
+        8601 in UTC and seconds, `after_event` is the number of the last event before the stop."""
+        if self.status != self.Status.STOPPED or self.stop_requested_at is None:
+            return None
+        by = self.stop_requested_by
+        return {
+            "stopped_by": by.get_username() if by else None,
+            "stopped_at": self.stop_requested_at.isoformat(),
+            "after_event": self.stopped_after,
+            "provider_closed_in": self.provider_closed_in,
+        }
+
 
 class EventBatch(models.Model):
     """Events `first` to `last` of a run, as they were sent: one JSON object a line.
 
-    Text, not JSON, so that what is read again is byte for byte what was written.
+    Text, not JSON, so that what is read again is byte for byte what was written. Once a run is
+    compacted all its lines are in one row, and `packed` (zlib) instead.
     """
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="event_batches")
     first = models.PositiveIntegerField()
     last = models.PositiveIntegerField()
-    lines = models.TextField()
+    lines = models.TextField(blank=True)
+    packed = models.BinaryField(null=True)
 
     class Meta:
         verbose_name_plural = "event batches"
@@ -205,6 +313,15 @@ class EventBatch(models.Model):
 
     def __str__(self) -> str:
         return f"{self.run_id}: {self.first} to {self.last}"
+
+    @property
+    def text(self) -> str:
+        """Its lines, packed or not."""
+        return self.lines if self.packed is None else unpack(self.packed)
+
+    @property
+    def events(self) -> list[RunEvent]:
+        return from_lines(self.first, self.text)
 
 
 class UsageLogQuerySet(models.QuerySet["UsageLog"]):

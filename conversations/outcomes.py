@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from conversations.errors import Failure
 from conversations.models import Run
 from providers.pricing import CostSource
+from providers.schemas import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,18 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """What a stop came to: the number of the last event before it, and the seconds from its word
+    until the connection to the provider was closed. `by` is the id of the person, None where the
+    wish was stored by another process (then the run's row has it) or nobody is known."""
+
+    at: datetime
+    by: int | None
+    after: int
+    closed_in: float
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a run ended, and what is to be kept of it."""
 
@@ -57,6 +71,8 @@ class Outcome:
     provider_finish_reason: str | None
     failure: Failure | None
     metrics: Metrics
+    stop: Stop | None = None
+    verdict: Verdict | None = None  # of an answer that has a schema
 
     @property
     def has_answer(self) -> bool:

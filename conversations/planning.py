@@ -1,21 +1,36 @@
 """From what a person asked to what the engine sends: the plan of a run and its first events."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from django.conf import settings
 
-from conversations import context, events
+from conversations import attachments, context, events
 from conversations.events import RunEvent
 from conversations.models import ChatSession, Message
-from providers.adapters.base import Adapter, Parameters, ProviderRequest, Target
+from providers import schemas
+from providers.adapters.base import (
+    Adapter,
+    ChatMessage,
+    Feature,
+    Parameters,
+    ProviderRequest,
+    Schema,
+    Target,
+)
 from providers.client import Limits
 from providers.errors import ProviderError
 from providers.models import Configuration
 from providers.pricing import Prices
+from providers.tokens import estimate
 
+CONTINUE = (
+    "Your answer was cut off. Continue it from exactly where it ends, in the middle of a sentence "
+    "or a word if need be. Repeat nothing of it and add no introduction."
+)
 T = TypeVar("T")
 
 
@@ -27,6 +42,23 @@ class Asked:
     parameters: Parameters = field(default_factory=Parameters)
     context_limit: int | None = None
     idempotency_key: str = ""
+    continues: int | None = None  # the id of the answer to go on with
+    schema_source: str = ""  # as it was named or typed; parameters.schema is what it stands for
+    attachments: tuple[UUID, ...] = ()  # that are sent with a new message
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What an answer already has when a run goes on with it; for a new answer, nothing."""
+
+    text: str = ""
+    reasoning: str = ""
+    reasoning_seconds: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Estimated, of text and reasoning."""
+        return estimate(self.text) + estimate(self.reasoning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +75,8 @@ class Plan:
     prices: Prices
     input_tokens: int
     opening: list[RunEvent]
+    earlier: Earlier = Earlier()
+    schema: Schema | None = None  # that the answer is held against
 
 
 def plan(
@@ -52,28 +86,40 @@ def plan(
     question: Message | None,
     branch: list[Message],
     now: datetime,
+    cut: Message | None = None,
 ) -> Plan:
-    """The plan of a new run for `question`, which follows the messages of `branch`."""
+    """The plan of a new run for `question`, which follows the messages of `branch`; one that goes
+    on with the answer `cut` if there is one."""
+    earlier = Earlier(cut.content, cut.reasoning, cut.reasoning_seconds) if cut else Earlier()
     parameters = _with_defaults(asked.parameters, configuration.default_parameters)
     limit = context_limit(asked, configuration)
+    message_id = question.pk if question else None
+    pictures = attachments.of([*branch, question] if question else branch)
     selected = context.build(
         branch,
         prompt=asked.prompt,
-        system_instructions=(chat.system_instructions if chat else "")
-        or configuration.system_instructions,
+        closing=_closing(configuration.adapter_class, earlier),
+        system_instructions=_instructions(
+            configuration, chat.system_instructions if chat else "", parameters.schema
+        ),
         limit=limit,
         window=configuration.context_window,
         max_tokens=parameters.max_tokens,
+        pictures=pictures,
+        prompt_pictures=pictures.get(message_id or 0, ()),
+        can_see=configuration.supports(Feature.VISION),
     )
-    target, shown, request = _request(configuration, selected, parameters)
+    sent = _sendable(configuration, parameters)
+    messages = selected.messages(attachments.images(selected.seen))
+    target, shown, request = _request(configuration, messages, sent)
     run_id = uuid4()
-    message_id = question.pk if question else None
     metadata = events.metadata(
         run_id=run_id,
         user_message_id=message_id,
         user_prompt=asked.prompt,
         input_tokens=selected.input_tokens,
         context_size=len(selected.included),
+        continues={"message_id": cut.pk, "tokens": estimate(earlier.text)} if cut else None,
     )
     request_data = events.request_data(
         {
@@ -88,16 +134,20 @@ def plan(
                 "message_id": message_id,
             },
             "parameters": {
-                "temperature": parameters.temperature,
-                "max_tokens": parameters.max_tokens,
-                "top_p": parameters.top_p,
+                "temperature": sent.temperature,
+                "max_tokens": sent.max_tokens,
+                "top_p": sent.top_p,
                 "context_limit": limit,
                 "actual_context_size": len(selected.included),
+                **_also(sent, parameters.schema),
             },
             "system_instructions": selected.system_instructions,
-            "context_messages": [_context_message(message) for message in selected.included],
+            "context_messages": [
+                _context_message(message, selected) for message in selected.included
+            ],
             "left_out": [asdict(left_out) for left_out in selected.left_out],
             "current_prompt": asked.prompt,
+            **_attachments(selected.prompt_pictures, selected),
             "full_request_body": shown.body if shown else {},
         }
     )
@@ -107,19 +157,80 @@ def plan(
         adapter_class=configuration.adapter_class,
         target=target,
         request=request,
-        limits=configuration.limits,
+        limits=_limits(configuration, earlier),
         total_limit=configuration.total_limit,
         prices=configuration.prices,
         input_tokens=selected.input_tokens,
-        opening=[
-            RunEvent(1, "metadata", metadata),
-            RunEvent(2, "request_data", request_data),
-        ],
+        opening=_numbered(
+            ("metadata", metadata), ("request_data", request_data), *_shown_again(earlier)
+        ),
+        earlier=earlier,
+        schema=parameters.schema,
     )
 
 
+def _sendable(configuration: Configuration, parameters: Parameters) -> Parameters:
+    """What of the parameters the model takes; the rest it might answer with an error."""
+    refused: dict[str, Any] = dict.fromkeys(configuration.refused_parameters)
+    kept = replace(parameters, **refused)
+    if not configuration.supports(Feature.JSON_SCHEMA):
+        kept = replace(kept, schema=None)
+    if not configuration.supports(Feature.REASONING):
+        kept = replace(kept, reasoning_effort=None, reasoning_tokens=None)
+    return kept
+
+
+def _also(parameters: Parameters, schema: Schema | None) -> dict[str, Any]:
+    """What few requests have. `schema` is what the answer is held against."""
+    also: dict[str, Any] = {}
+    if schema:
+        also["schema"] = schema.name
+    if parameters.reasoning_effort is not None:
+        also["reasoning_effort"] = parameters.reasoning_effort
+    if parameters.reasoning_tokens is not None:
+        also["reasoning_tokens"] = parameters.reasoning_tokens
+    return also
+
+
+def _instructions(configuration: Configuration, own: str, schema: Schema | None) -> str:
+    """The system instructions: the session's own or the configuration's, and what asks for an
+    answer by a schema where the provider has no way of its own."""
+    asked = []
+    if schema and not configuration.supports(Feature.JSON_SCHEMA):
+        asked = [schema.instructions]
+    return "\n\n".join(filter(None, [own or configuration.system_instructions, *asked]))
+
+
+def _closing(adapter_class: type[Adapter], earlier: Earlier) -> list[ChatMessage]:
+    """What is sent after the prompt to have an answer continued."""
+    if not earlier.text:
+        return []
+    cut = ChatMessage("assistant", earlier.text)
+    # Some take an answer that comes last as their own beginning. The others need to be told.
+    return [cut] if adapter_class.continues_answers else [cut, ChatMessage("user", CONTINUE)]
+
+
+def _limits(configuration: Configuration, earlier: Earlier) -> Limits:
+    """What there is of an answer counts: it cannot be continued without end."""
+    limits = configuration.limits
+    room = limits.answer_bytes - len((earlier.text + earlier.reasoning).encode())
+    return replace(limits, answer_bytes=max(room, 0))
+
+
+def _shown_again(earlier: Earlier) -> Iterator[tuple[str, str]]:
+    if earlier.reasoning:
+        reasoning = earlier.reasoning
+        yield "reasoning", events.earlier("reasoning", reasoning, estimate(reasoning))
+    if earlier.text:
+        yield "chunk", events.earlier("chunk", earlier.text, estimate(earlier.text))
+
+
+def _numbered(*opening: tuple[str, str]) -> list[RunEvent]:
+    return [RunEvent(number, type, data) for number, (type, data) in enumerate(opening, 1)]
+
+
 def _request(
-    configuration: Configuration, selected: context.Context, parameters: Parameters
+    configuration: Configuration, messages: Sequence[ChatMessage], parameters: Parameters
 ) -> tuple[Target, ProviderRequest | None, ProviderRequest | ProviderError]:
     """Where the request goes, the request as far as it can be shown, and what can be sent."""
     unreadable_key: ProviderError | None = None
@@ -129,7 +240,7 @@ def _request(
         unreadable_key = error
         target = configuration.target_without_key()
     try:
-        request = configuration.adapter_class(target).request(selected.messages(), parameters)
+        request = configuration.adapter_class(target).request(messages, parameters)
     except ProviderError as error:
         return target, None, unreadable_key or error
     return target, request, unreadable_key or request
@@ -145,21 +256,45 @@ def context_limit(asked: Asked, configuration: Configuration) -> int:
     return default
 
 
-def _context_message(message: context.ContextMessage) -> dict[str, Any]:
+def _context_message(message: context.ContextMessage, selected: context.Context) -> dict[str, Any]:
     return {
         "id": message.id,
         "role": message.role,
         "content": message.content,
         "tokens": message.tokens,
         "created_at": message.created_at.isoformat(),
+        **_attachments(selected.pictures.get(message.id, ()), selected),
     }
 
 
+def _attachments(
+    pictures: Sequence[context.Picture], selected: context.Context
+) -> dict[str, list[dict[str, Any]]]:
+    """The images of a message, where it has any. One that is not `sent` is named in its text."""
+    told = [
+        {
+            "id": str(picture.id),
+            "name": picture.name,
+            "width": picture.width,
+            "height": picture.height,
+            "tokens": picture.tokens,  # estimated
+            "sent": picture.id in selected.seen,
+        }
+        for picture in pictures
+    ]
+    return {"attachments": told} if told else {}
+
+
 def _with_defaults(asked: Parameters, default: Parameters) -> Parameters:
-    return Parameters(
+    schema = _first(asked.schema, default.schema)
+    return replace(
+        asked,
         temperature=_first(asked.temperature, default.temperature),
         top_p=_first(asked.top_p, default.top_p),
         max_tokens=_first(asked.max_tokens, default.max_tokens),
+        reasoning_effort=_first(asked.reasoning_effort, default.reasoning_effort),
+        reasoning_tokens=_first(asked.reasoning_tokens, default.reasoning_tokens),
+        schema=None if schema == schemas.NONE else schema,
     )
 
 

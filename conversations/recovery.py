@@ -19,6 +19,8 @@ from providers.events import Usage
 from providers.pricing import Prices, cost_usd
 from providers.tokens import estimate
 
+OPENING = 4  # events at the most that come before those of the provider
+
 
 def recover(alive: Collection[UUID]) -> list[UUID]:
     """Ends the runs whose lease has run out, as INTERRUPTED.
@@ -59,10 +61,15 @@ def _interrupted(run: Run, stored: list[RunEvent]) -> Outcome:
     """What is left of a run whose worker is gone: its stored events tell."""
     text = events.joined_text(stored, "chunk")
     reasoning = events.joined_text(stored, "reasoning")
-    prices = run.configuration.prices if run.configuration else Prices()
-    usage = Usage(
-        prompt_tokens=run.input_tokens, completion_tokens=estimate(text) + estimate(reasoning)
+    earlier = [event for event in stored[:OPENING] if event.fields.get("earlier")]
+    new_tokens = (
+        estimate(text)
+        + estimate(reasoning)
+        - estimate(events.joined_text(earlier, "chunk"))
+        - estimate(events.joined_text(earlier, "reasoning"))
     )
+    prices = run.configuration.prices if run.configuration else Prices()
+    usage = Usage(prompt_tokens=run.input_tokens, completion_tokens=new_tokens)
     cost, source = cost_usd(usage, prices, is_estimated=True)
     return Outcome(
         status=Run.Status.INTERRUPTED,

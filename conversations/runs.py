@@ -1,13 +1,14 @@
-"""The verbs of a run: start, retry, finish. Synchronous, each in one transaction.
+"""The verbs of a run: start, retry, go on, stop, finish. Synchronous, each in one transaction.
 
-`start` and `retry` store what was asked and give the engine a Plan; `finish` is called by the
-journal's writer, inside its transaction, with what came of it.
+`start`, `retry` and `go_on` store what was asked and give the engine a Plan; `finish` is called by
+the journal's writer, inside its transaction, with what came of it.
 """
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -15,12 +16,13 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from conversations import branches, events
-from conversations.errors import KeyReused, RunInProgress, TooManyRuns
+from conversations import attachments, branches, events, messages, sessions
+from conversations.errors import AnswerComplete, Gone, KeyReused, RunInProgress, TooManyRuns
 from conversations.events import RunEvent
-from conversations.models import ChatSession, EventBatch, Message, Run, UsageLog
-from conversations.outcomes import Outcome
+from conversations.models import Attachment, ChatSession, EventBatch, Message, Run, UsageLog
+from conversations.outcomes import Outcome, Stop
 from conversations.planning import Asked, Plan, plan
+from providers.adapters.base import Parameters
 from providers.models import Configuration
 from providers.tokens import estimate
 
@@ -43,6 +45,16 @@ class Started:
     plan: Plan | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What a run is about: the question, the messages before it, and the answer that it goes on
+    with, if any."""
+
+    question: Message | None = None
+    branch: list[Message] = field(default_factory=list)
+    cut: Message | None = None
+
+
 # ---- starting
 
 
@@ -53,9 +65,10 @@ def start(
     asked: Asked,
     owner: Owner,
 ) -> Started:
-    """Stores the question and a run for it. Raises a Refusal, and then stores nothing."""
+    """Stores the question and a run for it. Raises a Refusal or, for attachments that cannot be
+    sent, BadValue; then nothing is stored."""
 
-    def store_question() -> tuple[Message, list[Message]]:
+    def store_question() -> _Turn:
         branch = branches.shown(chat)
         question = Message.objects.create(
             session=chat,
@@ -64,8 +77,9 @@ def start(
             content=asked.prompt,
             tokens=estimate(asked.prompt),
         )
+        attachments.bind(user, asked.attachments, question, configuration)
         _remember(chat, configuration, asked)
-        return question, branch
+        return _Turn(question, branch)
 
     return _start(user, chat, configuration, asked, owner, store_question)
 
@@ -78,23 +92,47 @@ def retry(
     owner: Owner,
 ) -> Started:
     """Asks a stored question again: the new answer is a branch beside what it had before."""
+
+    def look_again() -> _Turn:
+        if not Message.objects.filter(pk=question.pk).exists():
+            raise Gone
+        return _Turn(question, branches.up_to(question))
+
     asked = replace(asked, prompt=question.content)
-    return _start(
-        user,
-        question.session,
-        configuration,
-        asked,
-        owner,
-        lambda: (question, branches.up_to(question)),
-    )
+    return _start(user, question.session, configuration, asked, owner, look_again)
+
+
+def go_on(
+    user: AbstractBaseUser,
+    answer: Message,
+    configuration: Configuration,
+    asked: Asked,
+    owner: Owner,
+) -> Started:
+    """Has an answer that was cut off continued, in the same message. Raises AnswerComplete where
+    there is nothing to continue."""
+    question = answer.parent
+    if question is None:
+        raise AnswerComplete
+
+    def look_again() -> _Turn:
+        # Under the session's lock, which an earlier run may have held: it may be whole by now.
+        cut = Message.objects.filter(pk=answer.pk).first()
+        if cut is None or not messages.is_cut(cut, _last_usage(cut)):
+            raise AnswerComplete
+        return _Turn(question, branches.up_to(question), cut)
+
+    asked = replace(asked, prompt=question.content, continues=answer.pk)
+    return _start(user, answer.session, configuration, asked, owner, look_again)
+
+
+def _last_usage(answer: Message) -> UsageLog | None:
+    return UsageLog.objects.filter(run__assistant_message=answer).order_by("started_at").last()
 
 
 def start_alone(configuration: Configuration, asked: Asked, owner: Owner) -> Started:
     """A run that belongs to no session and no person, for the command line."""
-    return _start(None, None, configuration, asked, owner, lambda: (None, []))
-
-
-Question = Callable[[], tuple[Message | None, list[Message]]]
+    return _start(None, None, configuration, asked, owner, _Turn)
 
 
 def _start(
@@ -103,30 +141,33 @@ def _start(
     configuration: Configuration,
     asked: Asked,
     owner: Owner,
-    store_question: Question,
+    take_turn: Callable[[], _Turn],
 ) -> Started:
     fingerprint = _fingerprint(chat, configuration, asked)
     try:
         with transaction.atomic():
             if chat is not None:
-                # One send at a time in a session: the second sees what the first has stored.
-                ChatSession.objects.select_for_update().filter(pk=chat.pk).first()
+                # One send at a time in a session: the second sees what the first has stored, or
+                # that somebody has deleted the session or the message.
+                sessions.lock(chat)
             if repeated := _repeated(user, asked, fingerprint):
                 return Started(repeated, None)
             if user is not None:
                 _check_limits(user, chat)
-            question, branch = store_question()
+            turn = take_turn()
             now = timezone.now()
-            planned = plan(configuration, asked, chat, question, branch, now)
+            planned = plan(configuration, asked, chat, turn.question, turn.branch, now, turn.cut)
             run = Run.objects.create(
                 id=planned.run_id,
                 user_id=user.pk if user else None,
                 session=chat,
                 configuration=configuration,
-                user_message=question,
+                user_message=turn.question,
+                assistant_message=turn.cut,
                 configuration_slug=configuration.slug,
                 provider=configuration.kind,
                 model=configuration.model,
+                schema=planned.schema.name if planned.schema else "",
                 input_tokens=planned.input_tokens,
                 idempotency_key=asked.idempotency_key,
                 fingerprint=fingerprint,
@@ -134,7 +175,10 @@ def _start(
                 lease_until=now + timedelta(seconds=owner.lease),
             )
             EventBatch.objects.create(
-                run=run, first=1, last=2, lines=events.to_lines(planned.opening)
+                run=run,
+                first=1,
+                last=len(planned.opening),
+                lines=events.to_lines(planned.opening),
             )
             return Started(run, planned)
     except IntegrityError:
@@ -166,10 +210,18 @@ def _fingerprint(chat: ChatSession | None, configuration: Configuration, asked: 
         str(chat.pk) if chat else None,
         configuration.pk,
         asked.prompt,
-        asdict(asked.parameters),
+        _said(asked.parameters),
         asked.context_limit,
+        *([asked.continues] if asked.continues is not None else []),
+        *([[str(id_) for id_ in asked.attachments]] if asked.attachments else []),
     ]
     return hashlib.sha256(events.encode(told).encode()).hexdigest()
+
+
+def _said(parameters: Parameters) -> dict[str, Any]:
+    always = ("temperature", "top_p", "max_tokens")  # also where they are not said
+    told = asdict(parameters)
+    return {name: told[name] for name in told if name in always or told[name]}
 
 
 def _remember(chat: ChatSession, configuration: Configuration, asked: Asked) -> None:
@@ -181,6 +233,7 @@ def _remember(chat: ChatSession, configuration: Configuration, asked: Asked) -> 
     chat.top_p = asked.parameters.top_p
     chat.max_tokens = asked.parameters.max_tokens
     chat.context_limit = asked.context_limit
+    chat.schema = asked.schema_source
     chat.last_activity_at = timezone.now()
     chat.save(
         update_fields=[
@@ -190,6 +243,7 @@ def _remember(chat: ChatSession, configuration: Configuration, asked: Asked) -> 
             "top_p",
             "max_tokens",
             "context_limit",
+            "schema",
             "last_activity_at",
         ]
     )
@@ -207,11 +261,12 @@ def _title(prompt: str) -> str:
 # ---- stopping
 
 
-def request_stop(run_id: UUID) -> tuple[UUID | None, bool]:
-    """Stores that a run is to be stopped, for the process that owns it. Gives that process, None
-    if the run has ended, and whether nobody had asked before."""
+def request_stop(run_id: UUID, by: int | None) -> tuple[UUID | None, bool]:
+    """Stores that a person (`by`, an id) wants a run stopped, for the process that owns it. Gives
+    that process, None if the run has ended, and whether nobody had asked before."""
     running = Run.objects.running().filter(pk=run_id)
-    is_first = running.filter(stop_requested_at=None).update(stop_requested_at=timezone.now()) == 1
+    unasked = running.filter(stop_requested_at=None)
+    is_first = unasked.update(stop_requested_at=timezone.now(), stop_requested_by=by) == 1
     return running.values_list("worker", flat=True).first(), is_first
 
 
@@ -224,10 +279,12 @@ def finish(run_id: UUID, outcome: Outcome, number: int) -> RunEvent:
     Called inside a transaction that holds the run's row and has seen it running: that, and that
     it is no longer running afterwards, is what makes the end the only one.
     """
-    run = Run.objects.select_related("session", "user", "user_message").get(pk=run_id)
+    run = Run.objects.select_related(
+        "session", "user", "user_message", "assistant_message", "stop_requested_by"
+    ).get(pk=run_id)
     answer = _store_answer(run, outcome) if outcome.has_answer else None
     prompt_returned = outcome.status == Run.Status.STOPPED and answer is None
-    _settle_question(run, outcome, prompt_returned=prompt_returned)
+    returned = _settle_question(run, outcome, prompt_returned=prompt_returned)
     run.status = outcome.status
     run.assistant_message = answer
     run.ended_at = ended_at = timezone.now()
@@ -236,6 +293,8 @@ def finish(run_id: UUID, outcome: Outcome, number: int) -> RunEvent:
         run.error_message = outcome.failure.message
         run.is_recoverable = outcome.failure.recoverable
         run.retry_after = outcome.failure.retry_after
+    if outcome.stop:
+        _note_stop(run, outcome.stop)
     run.save(
         update_fields=[
             "status",
@@ -245,6 +304,10 @@ def finish(run_id: UUID, outcome: Outcome, number: int) -> RunEvent:
             "error_message",
             "is_recoverable",
             "retry_after",
+            "stop_requested_at",
+            "stop_requested_by",
+            "stopped_after",
+            "provider_closed_in",
         ]
     )
     _log_usage(run, outcome, ended_at)
@@ -252,7 +315,11 @@ def finish(run_id: UUID, outcome: Outcome, number: int) -> RunEvent:
         return RunEvent(
             number,
             "error",
-            events.error(outcome.failure, assistant_message_id=answer.pk if answer else None),
+            events.error(
+                outcome.failure,
+                assistant_message_id=answer.pk if answer else None,
+                text=outcome.text,
+            ),
         )
     return RunEvent(
         number,
@@ -263,9 +330,20 @@ def finish(run_id: UUID, outcome: Outcome, number: int) -> RunEvent:
             finish_reason=outcome.finish_reason,
             provider_finish_reason=outcome.provider_finish_reason,
             stopped=outcome.status == Run.Status.STOPPED,
+            receipt=run.receipt,
+            structured=outcome.verdict.fields if outcome.verdict else None,
+            attachments=[attachment.fields for attachment in returned],
             metrics=outcome.metrics.fields,
         ),
     )
+
+
+def _note_stop(run: Run, stop: Stop) -> None:
+    if run.stop_requested_at is None:  # else another process took the word, and wrote it down
+        run.stop_requested_at = stop.at
+        run.stop_requested_by_id = stop.by
+    run.stopped_after = stop.after
+    run.provider_closed_in = round(stop.closed_in, 4)
 
 
 ANSWER_STATUS = {
@@ -277,39 +355,43 @@ ANSWER_STATUS = {
 
 
 def _store_answer(run: Run, outcome: Outcome) -> Message | None:
-    """The assistant's message; None for a run without a session, whose text is in its events."""
+    """The assistant's message, the one that was continued if there is one; None for a run without
+    a session, whose text is in its events."""
     if run.session is None:
         return None
     run.session.last_activity_at = timezone.now()
     run.session.save(update_fields=["last_activity_at"])
-    return Message.objects.create(
-        session=run.session,
-        parent=run.user_message,
-        role=Message.Role.ASSISTANT,
-        status=ANSWER_STATUS[outcome.status],
-        content=outcome.text,
-        reasoning=outcome.reasoning,
-        reasoning_seconds=outcome.reasoning_seconds,
-        tool_calls=outcome.tool_calls,
-        tokens=estimate(outcome.text),
+    answer = run.assistant_message or Message(
+        session=run.session, parent=run.user_message, role=Message.Role.ASSISTANT
     )
+    answer.status = ANSWER_STATUS[outcome.status]
+    answer.content = outcome.text
+    answer.reasoning = outcome.reasoning
+    answer.reasoning_seconds = outcome.reasoning_seconds
+    answer.tool_calls = outcome.tool_calls
+    answer.structured = outcome.verdict.fields if outcome.verdict else None
+    answer.tokens = estimate(outcome.text)
+    answer.save()
+    return answer
 
 
-def _settle_question(run: Run, outcome: Outcome, *, prompt_returned: bool) -> None:
+def _settle_question(run: Run, outcome: Outcome, *, prompt_returned: bool) -> list[Attachment]:
     """The question of a failed run is no context; one that was stopped unanswered goes back to
-    its writer, unless an earlier answer hangs on it."""
+    its writer with its attachments, which this gives, unless an earlier answer hangs on it."""
     question, chat = run.user_message, run.session
     if question is None or chat is None:
-        return
+        return []
     if prompt_returned and not question.children.exists():
         run.user_message = None
+        returned = attachments.give_back(question)
         question.delete()
         if not chat.is_renamed and not chat.messages.exists():
             chat.title = ""
             chat.save(update_fields=["title"])
-        return
+        return returned
     question.status = Message.Status.FAILED if outcome.failure else Message.Status.COMPLETE
     question.save(update_fields=["status"])
+    return []
 
 
 def _log_usage(run: Run, outcome: Outcome, ended_at: datetime) -> None:

@@ -6,13 +6,13 @@ from datetime import timedelta
 from decimal import Decimal
 from itertools import zip_longest
 
-from django.db.models import Count, Exists, OuterRef, Sum
+from django.db.models import Count, Exists, OuterRef, Sum, prefetch_related_objects
 from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
-from conversations import branches
+from conversations import branches, messages, structured
 from conversations.models import ChatSession, Message, Run, UsageLog, Viewer
-from conversations.rendering import render
+from conversations.rendering import highlight_json, render
 
 SIDEBAR_SESSIONS = 200
 UNKNOWN_COST = "cost unknown"
@@ -34,6 +34,47 @@ class Entry:
     is_last: bool = False
 
     @property
+    def can_continue(self) -> bool:
+        return (
+            self.is_last
+            and self.message is not None
+            and self.question_id is not None
+            and messages.is_cut(self.message, self.usage)
+        )
+
+    @property
+    def structured(self) -> structured.View | None:
+        return structured.view(self.message) if self.message else None
+
+    @property
+    def tool_calls(self) -> list[dict[str, str]]:
+        """Its tool calls: the name, and the arguments as highlighted JSON."""
+        calls = self.message.tool_calls if self.message else []
+        htmls = _safe(highlight_json(call["arguments"]) for call in calls)
+        return [
+            {"name": call["name"], "html": html} for call, html in zip(calls, htmls, strict=True)
+        ]
+
+    @property
+    def stopped_by(self) -> str:
+        """Who stopped it, as its owner, who alone sees it here, would say."""
+        run = self.run
+        if run is None or run.stop_requested_by is None or run.stop_requested_by_id == run.user_id:
+            return "you"
+        return run.stop_requested_by.get_username()
+
+    @property
+    def stop_facts(self) -> str:
+        """What the stop came to, in a sentence; empty where it is not known."""
+        run = self.run
+        if run is None or run.stopped_after is None or run.provider_closed_in is None:
+            return ""
+        return (
+            f"After event {run.stopped_after}. The connection to the provider was closed in "
+            f"{max(round(run.provider_closed_in * 1000), 1):,} ms."
+        )
+
+    @property
     def cost_label(self) -> str:
         if self.usage is None:
             return UNKNOWN_COST
@@ -52,7 +93,12 @@ class Totals:
 def entries(chat: ChatSession) -> list[Entry]:
     """The entries of the branch shown, oldest first."""
     branch = branches.shown(chat)
-    runs = Run.objects.filter(session=chat).select_related("usage").order_by("started_at")
+    prefetch_related_objects(branch, "attachments")
+    runs = (
+        Run.objects.filter(session=chat)
+        .select_related("usage", "stop_requested_by", "assistant_message")
+        .order_by("started_at")
+    )
     run_of_answer = {run.assistant_message_id: run for run in runs if run.assistant_message_id}
     # A question's latest run matters where no answer of it is shown, or a new one is under way.
     last_run = {run.user_message_id: run for run in runs if run.user_message_id}
@@ -71,7 +117,8 @@ def entries(chat: ChatSession) -> list[Entry]:
             latest = last_run.get(message.pk)
             answered = following is not None and following.role == Message.Role.ASSISTANT
             if latest is not None and (latest.is_running or (not answered and _failed(latest))):
-                shown.append(answer_entry(latest, None, message.pk))
+                # One that goes on with an answer begins with what that has.
+                shown.append(answer_entry(latest, latest.assistant_message, message.pk))
     if shown:
         shown[-1] = _as_last(shown[-1])
     return shown
@@ -87,7 +134,9 @@ def answer_entry(run: Run | None, message: Message | None, question_id: int | No
         message,
         run,
         getattr(run, "usage", None),
-        _safe(render(message.content)) if message else [],
+        _safe(render(message.content, is_json=run is not None and run.answers_json))
+        if message
+        else [],
         question_id,
     )
 

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from conversations.views import chats, messages, runs
+from conversations.views import attachments, chats, messages, runs
 
 urlpatterns = [
     path("", chats.home, name="home"),
@@ -13,11 +13,21 @@ urlpatterns = [
     path("chat/<uuid:session_id>/rename/", chats.rename_chat, name="rename_chat"),
     path("chat/<uuid:session_id>/delete/", chats.delete_chat, name="delete_chat"),
     path("chat/<uuid:session_id>/context/", chats.chat_context, name="chat_context"),
+    path("attachments/", attachments.upload, name="upload"),
+    path("attachments/<uuid:attachment_id>/", attachments.attachment, name="attachment"),
+    path(
+        "attachments/<uuid:attachment_id>/delete/",
+        attachments.delete_attachment,
+        name="delete_attachment",
+    ),
     path("messages/<int:message_id>/raw/", messages.message_raw, name="message_raw"),
+    path("messages/<int:message_id>/json/", messages.message_json, name="message_json"),
     path("messages/<int:message_id>/delete/", messages.delete_message, name="delete_message"),
     path("messages/<int:message_id>/retry/", messages.retry, name="retry"),
+    path("messages/<int:message_id>/continue/", messages.continue_answer, name="continue"),
     path("runs/<uuid:run_id>/events/", runs.events, name="run_events"),
     path("runs/<uuid:run_id>/stop/", runs.stop, name="stop"),
     path("runs/<uuid:run_id>/result/", runs.result, name="run_result"),
+    path("runs/<uuid:run_id>/mismatch/", runs.mismatch, name="run_mismatch"),
     path("preferences/", chats.preferences, name="preferences"),
 ]

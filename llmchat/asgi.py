@@ -7,7 +7,7 @@ response has ended, which for a stream is minutes; a stream needs none after its
 import gc
 import os
 import re
-from typing import Any
+from typing import Any, cast
 
 from asgiref.typing import ASGI3Application
 
@@ -20,8 +20,10 @@ from django.core.handlers.asgi import ASGIHandler
 django.setup(set_prefix=False)
 
 from conversations.engine import get_engine, shut_down_engine
+from conversations.sse import PIECE
 from llmchat import lifecycle
 from llmchat.guard import guarded
+from llmchat.viewers import finish, paced
 
 STREAMS = re.compile(r"^/(runs/[0-9a-f-]+/events|chat/stream)/$")
 SHUTDOWN_MARGIN = 8.0  # s beyond the grace that runs get, to store and close
@@ -30,11 +32,14 @@ SHUTDOWN_MARGIN = 8.0  # s beyond the grace that runs get, to store and close
 class StreamHandler(ASGIHandler):
     """Django's handler without a thread that is kept while the response lasts."""
 
+    chunk_size = PIECE
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self.handle(scope, receive, send)
 
 
-pages, streams = ASGIHandler(), StreamHandler()
+pages = guarded(cast(ASGI3Application, ASGIHandler()))
+streams = paced(guarded(StreamHandler()))
 
 
 async def route(scope: Any, receive: Any, send: Any) -> None:
@@ -49,8 +54,11 @@ async def start() -> None:
     gc.freeze()
 
 
+async def stop() -> None:
+    await shut_down_engine()
+    await finish()
+
+
 _limit = settings.SHUTDOWN_GRACE + SHUTDOWN_MARGIN
-lifecycle.install(start, shut_down_engine, _limit)
-application: ASGI3Application = lifecycle.with_lifespan(
-    guarded(route), start, shut_down_engine, _limit
-)
+lifecycle.install(start, stop, _limit)
+application: ASGI3Application = lifecycle.with_lifespan(route, start, stop, _limit)

@@ -6,6 +6,7 @@ Units and defaults stand beside each one.
 
 import os
 from pathlib import Path
+from typing import Any
 from zoneinfo import available_timezones
 
 import dj_database_url
@@ -108,7 +109,7 @@ USE_TZ = True
 # ---- Storage
 _database_url = env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'llmchat.sqlite3'}")
 try:
-    DATABASES = {"default": dict(dj_database_url.parse(_database_url))}
+    DATABASES: dict[str, dict[str, Any]] = {"default": dict(dj_database_url.parse(_database_url))}
 except ValueError:  # unreadable, or of an unknown scheme
     # The URL itself may hold a password: it is not repeated.
     raise stop(
@@ -122,7 +123,17 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 else:
-    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 16, "timeout": 10}}
+    DATABASES["default"]["OPTIONS"] = {
+        **DATABASES["default"].get("OPTIONS", {}),  # from the URL, such as sslmode
+        "pool": {
+            "min_size": 1,
+            "max_size": 16,
+            "timeout": 4,  # s; how long a request waits for one, also while there is no database
+            # s; then the next request tries at once. The driver's own pauses grow to minutes.
+            "reconnect_timeout": 3,
+        },
+    }
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # a restart leaves dead ones in the pool
 
 REDIS_URL = env.text("REDIS_URL")  # joins several processes; empty: there is one
 if REDIS_URL:
@@ -200,8 +211,13 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576  # bytes
 # ---- Chat
 PROMPT_MAX_CHARACTERS = env.integer("PROMPT_MAX_CHARACTERS", 5_000, least=1)
 DEFAULT_CONTEXT_LIMIT = env.integer("DEFAULT_CONTEXT_LIMIT", 20, most=100)  # messages
+ATTACHMENT_MAX_BYTES = env.integer("ATTACHMENT_MAX_BYTES", 10 * 1024**2, least=1024)
+ATTACHMENT_MAX_SIDE = env.integer("ATTACHMENT_MAX_SIDE", 1_568, least=64, most=8_192)  # px, kept
+ATTACHMENTS_PER_MESSAGE = env.integer("ATTACHMENTS_PER_MESSAGE", 8, least=1, most=100)
 RUNS_PER_USER = env.integer("RUNS_PER_USER", 10, least=1)  # at a time
 STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 50, least=1)  # at a time
+VIEWER_BUFFER = env.integer("VIEWER_BUFFER", 1024**2, least=64 * 1024)  # bytes unsent to one
+VIEWER_STALL = env.seconds("VIEWER_STALL", 30)  # without progress, then a viewer is dropped
 
 # ---- Providers
 ALLOW_PRIVATE_ADDRESSES = env.flag("ALLOW_PRIVATE_ADDRESSES", default=True)  # loopback and LAN
@@ -231,6 +247,7 @@ HEARTBEAT_INTERVAL = env.seconds("HEARTBEAT_INTERVAL", 10, most=15)  # of a sile
 STORE_INTERVAL = env.seconds("STORE_INTERVAL", 0.1)  # between two batched writes
 LEASE_DURATION = env.seconds("LEASE_DURATION", 10)  # a run without a renewed lease is lost
 SHUTDOWN_GRACE = env.seconds("SHUTDOWN_GRACE", 20)
+COMPACT_AFTER = env.integer("COMPACT_AFTER", 3_600)  # s since the end of a run; 0: at once
 ANSWER_MAX_BYTES = env.integer("ANSWER_MAX_BYTES", 4 * 1024**2, least=1024)
 LINE_MAX_BYTES = env.integer("LINE_MAX_BYTES", 8 * 1024**2, least=1024)  # from a provider
 

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.contrib.auth import views as accounts
 from django.urls import include, path
 
+from conversations.views.answers import page
 from llmchat import pages
 
 urlpatterns = [
@@ -11,7 +12,7 @@ urlpatterns = [
     path("", include("monitor.urls")),
     path(
         "accounts/login/",
-        accounts.LoginView.as_view(redirect_authenticated_user=True),
+        page(accounts.LoginView.as_view(redirect_authenticated_user=True)),
         name="login",
     ),
     path("accounts/logout/", accounts.LogoutView.as_view(), name="logout"),

@@ -14,10 +14,8 @@ from monitor.inspection import inspect
 @require_safe
 @page
 def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """The request inspector of one run: a page, or its part beside the chat. Staff see all runs."""
-    user = signed_in(request)
-    runs = Run.objects.all() if user.is_staff else Run.objects.visible_to(user)
-    run = get_object_or_404(runs.select_related("usage", "session"), pk=run_id)
+    """The request inspector of one run: a page, or its part beside the chat."""
+    run = _run_of(request, run_id)
     found = inspect(run)
     template = "monitor/_inspector.html" if is_htmx(request) else "monitor/run.html"
     return render(
@@ -26,12 +24,28 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
         {
             "run": run,
             "sent": found.sent,
-            "body_html": found.body_html,
-            "body_text": found.body_text,
-            "curl": found.curl,
+            "found": found,
             "usage": getattr(run, "usage", None),
             "error": {"code": run.error_code, "message": run.error_message}
             if run.error_code
             else None,
         },
+    )
+
+
+@require_safe
+@page
+def run_body(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """The body that was sent, exactly; with `as=curl` as a command."""
+    found = inspect(_run_of(request, run_id))
+    text = found.curl if request.GET.get("as") == "curl" else found.body_text
+    return HttpResponse(text, content_type="text/plain; charset=utf-8")
+
+
+def _run_of(request: HttpRequest, run_id: UUID) -> Run:
+    """Staff see all runs."""
+    user = signed_in(request)
+    runs = Run.objects.all() if user.is_staff else Run.objects.visible_to(user)
+    return get_object_or_404(
+        runs.select_related("usage", "session", "stop_requested_by"), pk=run_id
     )

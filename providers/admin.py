@@ -12,6 +12,7 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
+from django.forms import Script
 from django.http import (
     Http404,
     HttpRequest,
@@ -23,18 +24,22 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.urls.resolvers import URLPattern
 from django.utils.decorators import method_decorator
+from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters
 
 from providers import probe
 from providers.adapters import registry
+from providers.adapters.custom import Custom
+from providers.custom_form import REQUEST_FIELDS, RESPONSE_FIELDS
 from providers.errors import ProviderError
-from providers.forms import ConfigurationForm, ModelChoiceForm
-from providers.models import Configuration, ConfigurationQuerySet
+from providers.forms import AnswerSchemaForm, ConfigurationForm, ModelChoiceForm
+from providers.models import AnswerSchema, Configuration, ConfigurationQuerySet
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Configuration]
+    SchemaModelAdmin = admin.ModelAdmin[AnswerSchema]
 else:
-    ModelAdmin = admin.ModelAdmin
+    ModelAdmin = SchemaModelAdmin = admin.ModelAdmin
 
 SECRETS = sensitive_post_parameters("api_key", "extra_headers")
 ADDRESS_FIELDS = ("name", "slug", "kind", "model", "base_url")
@@ -58,7 +63,8 @@ class KindFilter(admin.SimpleListFilter):
 @admin.register(Configuration)
 class ConfigurationAdmin(ModelAdmin):
     form = ConfigurationForm
-    exclude = ("api_key",)  # the model's; the form has a box of its own under that name
+    # The model's; the form has boxes of its own for them.
+    exclude = ("api_key", "request", "response")
     list_display = (
         "name",
         "slug",
@@ -76,6 +82,10 @@ class ConfigurationAdmin(ModelAdmin):
     prepopulated_fields: ClassVar = {"slug": ("name",)}
     filter_horizontal = ("allowed_groups",)
     readonly_fields = ("has_key", "header_names")
+
+    class Media:
+        js = (Script("js/configuration.js", type="module"),)
+
     actions = ("activate", "deactivate", "make_default", "duplicate")
 
     # ---- The list
@@ -106,6 +116,7 @@ class ConfigurationAdmin(ModelAdmin):
         key = ("api_key", "remove_key") if may_write else ("has_key",)
         return [
             (None, {"fields": (*ADDRESS_FIELDS, *key)}),
+            *self._custom_fieldsets(obj, may_write=may_write),
             (
                 "Who sees it",
                 {
@@ -122,6 +133,9 @@ class ConfigurationAdmin(ModelAdmin):
                         "temperature",
                         "top_p",
                         "max_tokens",
+                        "reasoning_effort",
+                        "reasoning_tokens",
+                        "schema",
                         "context_limit",
                     ),
                     "description": "What is left empty is not sent: the provider's own default "
@@ -131,7 +145,12 @@ class ConfigurationAdmin(ModelAdmin):
             (
                 "Model",
                 {
-                    "fields": ("context_window", *PRICE_FIELDS),
+                    "fields": (
+                        "context_window",
+                        *PRICE_FIELDS,
+                        "capabilities",
+                        "refused_parameters",
+                    ),
                     "description": "Load models fills these in where the provider tells them. "
                     "An empty price is unknown, and so is what an answer costs; 0 is free.",
                 },
@@ -149,6 +168,35 @@ class ConfigurationAdmin(ModelAdmin):
                 {
                     "fields": ("extra_headers" if may_write else "header_names", "extra_body"),
                     "classes": ("collapse",),
+                },
+            ),
+        ]
+
+    def _custom_fieldsets(self, obj: Configuration | None, *, may_write: bool) -> Any:
+        """Those of the kind custom. A script hides them for other kinds, which may be chosen."""
+        if not may_write:
+            shown = {"fields": ("request", "response")}
+            return [("Custom endpoint", shown)] if obj and obj.kind == Custom.kind else []
+        return [
+            (
+                "Custom endpoint: what is asked",
+                {
+                    "fields": REQUEST_FIELDS,
+                    "classes": ("custom-endpoint",),
+                    "description": format_html(
+                        'Only for the kind custom. <a href="{}">How to describe an endpoint</a>, '
+                        "with an example.",
+                        reverse("help_page", args=["providers"]),
+                    ),
+                },
+            ),
+            (
+                "Custom endpoint: what is read",
+                {
+                    "fields": RESPONSE_FIELDS,
+                    "classes": ("custom-endpoint",),
+                    "description": "Only for the kind custom. Test connection asks the endpoint "
+                    "and shows what was read.",
                 },
             ),
         ]
@@ -286,6 +334,8 @@ class ConfigurationAdmin(ModelAdmin):
             self.message_user(request, f"{result.code}: {result.message}", messages.WARNING)
         else:
             self.message_user(request, f"{result.message} ({took})", messages.SUCCESS)
+        for detail in result.details:
+            self.message_user(request, detail, messages.INFO)
         return self._back(configuration)
 
     def load_models(self, request: HttpRequest, configuration: Configuration) -> HttpResponse:
@@ -321,3 +371,11 @@ class ConfigurationAdmin(ModelAdmin):
         return HttpResponseRedirect(
             reverse("admin:providers_configuration_change", args=[configuration.pk])
         )
+
+
+@admin.register(AnswerSchema)
+class AnswerSchemaAdmin(SchemaModelAdmin):
+    form = AnswerSchemaForm
+    list_display = ("name", "slug", "description")
+    search_fields = ("name", "slug", "description")
+    prepopulated_fields: ClassVar = {"slug": ("name",)}

@@ -29,6 +29,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import groupby
 from types import TracebackType
 from typing import Any, Final, cast
+from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -181,6 +182,7 @@ async def aclose() -> None:
     """Close the connections of the running event loop. A later request opens new ones."""
     if client := _clients.pop(asyncio.get_running_loop(), None):
         await client.aclose()
+        await asyncio.sleep(0)  # the transports let go of their sockets in the loop's next round
 
 
 # --- the connections
@@ -277,7 +279,7 @@ async def _response(
     try:
         built = client.build_request(
             request.method,
-            request.url,
+            _sent_url(request),
             headers=dict(request.headers),
             content=encode_body(request.body) if request.method != "GET" else None,
             # aiohttp takes `pool` for all of connecting: name lookup, TCP and TLS. Waiting for
@@ -304,6 +306,13 @@ async def _response(
     finally:
         watch.close()
         await response.aclose()
+
+
+def _sent_url(request: ProviderRequest) -> str:
+    if not request.secret_query:
+        return request.url
+    mark = "&" if "?" in request.url else "?"
+    return f"{request.url}{mark}{urlencode(request.secret_query)}"
 
 
 def _content_type(response: httpx.Response) -> str:

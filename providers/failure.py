@@ -133,7 +133,7 @@ _PATTERNS: Final[tuple[tuple[ErrorClass, re.Pattern[str]], ...]] = tuple(
             r"context[_ ]length|context window|maximum context|available context size"
             r"|context the overflows|n_keep .* n_ctx|prompt is too long|prompt too long"
             r"|input (is )?too long|too many prompt tokens|total length of all messages"
-            r"|exceed_context_size|longer than the context",
+            r"|exceed_context_size|exceed context limit|longer than the context",
         ),
         (
             QuotaExceeded,
@@ -148,7 +148,7 @@ _PATTERNS: Final[tuple[tuple[ErrorClass, re.Pattern[str]], ...]] = tuple(
         (
             ModelNotFound,
             r"model .*(not found|does not exist)|no models loaded|no endpoints found"
-            r"|not a valid model",
+            r"|not a valid model|invalid model name",
         ),
         (
             ContentFiltered,
@@ -312,13 +312,13 @@ def _error(
 def _class(kind: str, report: _Report, status: int | None, *, is_stream: bool) -> ErrorClass:
     if not _QUOTA_WORDS.isdisjoint(report.codes):
         return QuotaExceeded
+    if report.is_moderation:
+        return ContentFiltered
     for code in report.codes:
         if error_class := _KIND_WORDS.get((kind, code)) or _WORDS.get(code):
             return error_class
         if code.startswith("image_"):
             return InvalidRequest
-    if report.is_moderation:
-        return ContentFiltered
     if is_stream or status in _PATTERN_STATUSES:
         for error_class, pattern in _PATTERNS:
             if pattern.search(report.message):

@@ -1,5 +1,6 @@
 """The admin's form of a configuration. The key goes in and never comes out (contract P5, P9)."""
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -7,15 +8,23 @@ from django.core.exceptions import ValidationError
 
 from providers import validators
 from providers.adapters import registry
+from providers.adapters.base import CAPABILITIES, SAMPLING
+from providers.adapters.custom import Custom
+from providers.custom_form import CustomFields
 from providers.fields import SecretUnreadable
-from providers.models import Configuration
+from providers.models import AnswerSchema, Configuration
 
 if TYPE_CHECKING:
+    AnswerSchemaModelForm = forms.ModelForm[AnswerSchema]
     ConfigurationModelForm = forms.ModelForm[Configuration]
 else:
-    ConfigurationModelForm = forms.ModelForm
+    AnswerSchemaModelForm = ConfigurationModelForm = forms.ModelForm
 
 KEY_MAX_CHARACTERS = 10_000  # tokens of some gateways are whole JWTs
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ").capitalize().replace("Json", "JSON")
 
 
 class ObjectField(forms.JSONField):
@@ -36,8 +45,8 @@ class ObjectField(forms.JSONField):
         return ValidationError(self.error_messages["invalid"], "invalid", {"value": value})
 
 
-class ConfigurationForm(ConfigurationModelForm):
-    """A configuration with a write-only box for its key.
+class ConfigurationForm(CustomFields, ConfigurationModelForm):
+    """A configuration with a write-only box for its key, and a box for each custom setting.
 
     The key belongs to who it was entered for: another host, port or scheme asks for it again.
     """
@@ -64,13 +73,29 @@ class ConfigurationForm(ConfigurationModelForm):
         widget=forms.Textarea(attrs={"rows": 3, "cols": 80, "spellcheck": "false"}),
     )
 
+    capabilities = forms.MultipleChoiceField(
+        label="What the model can do",
+        required=False,
+        choices=[(name, _label(name)) for name in CAPABILITIES],
+        widget=forms.CheckboxSelectMultiple,
+        help_text=Configuration._meta.get_field("capabilities").help_text,
+    )
+    refused_parameters = forms.MultipleChoiceField(
+        label="What the model refuses",
+        required=False,
+        choices=[(name, _label(name)) for name in SAMPLING],
+        widget=forms.CheckboxSelectMultiple,
+        help_text=Configuration._meta.get_field("refused_parameters").help_text,
+    )
+
     class Meta:
         model = Configuration
-        exclude = ("api_key",)  # the admin's fieldsets name the others
+        exclude = ("api_key", "request", "response")  # the admin's fieldsets name the others
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # As stored, before the posted values are put into the instance.
+        self.show_custom(self.instance)
         self.has_key = bool(self.instance.pk and self.instance.api_key)
         self.key_origin = self.instance.origin if self.has_key else None
         if "kind" in self.fields:
@@ -101,6 +126,8 @@ class ConfigurationForm(ConfigurationModelForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
+        if cleaned.get("kind") == Custom.kind:
+            self.take_custom(self.instance, cleaned)
         new_key, removes = cleaned.get("api_key"), cleaned.get("remove_key")
         if new_key and removes:
             self.add_error("remove_key", "Either enter a new key or remove the stored one.")
@@ -136,6 +163,13 @@ class ConfigurationForm(ConfigurationModelForm):
 class ModelChoiceForm(ConfigurationModelForm):
     """A model from the provider's list. What the provider did not tell is empty."""
 
+    capabilities = forms.MultipleChoiceField(
+        required=False, choices=[(name, name) for name in CAPABILITIES]
+    )
+    refused_parameters = forms.MultipleChoiceField(
+        required=False, choices=[(name, name) for name in SAMPLING]
+    )
+
     class Meta:
         model = Configuration
         fields = (
@@ -144,4 +178,34 @@ class ModelChoiceForm(ConfigurationModelForm):
             "input_price",
             "cached_input_price",
             "output_price",
+            "capabilities",
+            "refused_parameters",
         )
+
+    def clean_capabilities(self) -> list[str] | None:
+        return self.cleaned_data["capabilities"] or None
+
+    def clean_refused_parameters(self) -> list[str] | None:
+        # Told with the capabilities, or not at all.
+        is_told = bool(self.cleaned_data.get("capabilities"))
+        return self.cleaned_data["refused_parameters"] if is_told else None
+
+
+class Indented(json.JSONEncoder):
+    """JSON for people to edit."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "indent": 2})
+
+
+class AnswerSchemaForm(AnswerSchemaModelForm):
+    schema = ObjectField(
+        label="JSON schema",
+        help_text=AnswerSchema._meta.get_field("schema").help_text,
+        widget=forms.Textarea(attrs={"rows": 20, "cols": 80, "spellcheck": "false"}),
+        encoder=Indented,
+    )
+
+    class Meta:
+        model = AnswerSchema
+        fields = ("name", "slug", "description", "schema")

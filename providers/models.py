@@ -13,9 +13,17 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
 from django.db.models import Q
 
-from providers import addresses, validators
+from providers import addresses, schemas, validators
 from providers.adapters import registry
-from providers.adapters.base import Adapter, Parameters, Target
+from providers.adapters.base import (
+    CAPABILITIES,
+    Adapter,
+    Effort,
+    Feature,
+    Parameters,
+    Schema,
+    Target,
+)
 from providers.client import Limits
 from providers.errors import ApiKeyInvalid
 from providers.fields import EncryptedText, EncryptedTextField, SecretUnreadable
@@ -24,6 +32,53 @@ from providers.pricing import Prices
 SECONDS = [MinValueValidator(0.1), MaxValueValidator(86_400)]
 NOT_NEGATIVE = [MinValueValidator(0)]
 PLAIN = [validators.plain_text]
+
+
+class AnswerSchemaQuerySet(models.QuerySet["AnswerSchema"]):
+    def find(self, slug: str) -> Schema:
+        """The schema of this slug, or the one that stands for none. Raises DoesNotExist with a
+        sentence for people."""
+        if slug == AnswerSchema.NONE:
+            return schemas.NONE
+        kept = self.filter(slug=slug).first()
+        if kept is None:
+            raise AnswerSchema.DoesNotExist(f"There is no schema “{slug[:100]}”. Choose another.")
+        return kept.value
+
+
+class AnswerSchema(models.Model):
+    """A JSON schema that answers may have to be valid against (contract C11)."""
+
+    NONE = "none"  # the slug that stands for no schema
+
+    name = models.CharField(max_length=100, validators=PLAIN)
+    slug = models.SlugField(
+        max_length=64, unique=True, help_text="Its name in requests; providers get it too."
+    )
+    description = models.CharField(max_length=300, blank=True, validators=PLAIN)
+    schema = models.JSONField(
+        "JSON schema",
+        validators=[validators.json_schema],
+        help_text="What an answer has to be. For OpenAI, every object needs "
+        "“additionalProperties”: false and all of its properties in “required”.",
+    )
+
+    objects = AnswerSchemaQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name", "pk"]
+        verbose_name = "answer schema"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        if self.slug == self.NONE:
+            raise ValidationError({"slug": "This stands for no schema. Choose another."})
+
+    @property
+    def value(self) -> Schema:
+        return Schema(self.slug, self.schema)
 
 
 class ConfigurationQuerySet(models.QuerySet["Configuration"]):
@@ -94,6 +149,28 @@ class Configuration(models.Model):
     max_tokens = models.PositiveIntegerField(
         null=True, blank=True, validators=[MinValueValidator(1), MaxValueValidator(128_000)]
     )
+    reasoning_effort = models.CharField(
+        max_length=10,
+        blank=True,
+        db_default="",
+        default="",
+        choices=[(effort.value, effort.value.capitalize()) for effort in Effort],
+        help_text="How much a model that can think is to think. Empty for its own way.",
+    )
+    reasoning_tokens = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(1_000_000)],
+        help_text="Tokens that it may think at most, where a provider takes a number.",
+    )
+    schema = models.ForeignKey(
+        AnswerSchema,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        verbose_name="answer schema",
+        help_text="What all answers have to be, unless a request says otherwise.",
+    )
     context_limit = models.PositiveIntegerField(
         null=True,
         blank=True,
@@ -102,6 +179,18 @@ class Configuration(models.Model):
     )
     context_window = models.PositiveIntegerField(
         null=True, blank=True, help_text="Tokens that the model can take in; empty if unknown."
+    )
+    capabilities = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validators.capabilities],
+        help_text="Nothing ticked: not known, and all that the kind can do is offered.",
+    )
+    refused_parameters = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validators.refused_parameters],
+        help_text="What is ticked here is never sent, as some models answer it with an error.",
     )
     input_price = models.DecimalField(
         max_digits=14,
@@ -153,6 +242,18 @@ class Configuration(models.Model):
         help_text="More fields of the request body, as an object; null takes a field out. "
         "The inspector shows them.",
     )
+    request = models.JSONField(
+        default=dict,
+        blank=True,
+        validators=[validators.custom_request],
+        help_text="How an endpoint of the kind custom is asked.",
+    )
+    response = models.JSONField(
+        default=dict,
+        blank=True,
+        validators=[validators.custom_response],
+        help_text="How the answer of an endpoint of the kind custom is read.",
+    )
     is_active = models.BooleanField("active", default=True)
     is_default = models.BooleanField("default", default=False)
     allowed_groups = models.ManyToManyField(
@@ -181,6 +282,18 @@ class Configuration(models.Model):
     def adapter_class(self) -> type[Adapter]:
         return registry.adapter_class(self.kind)
 
+    def supports(self, feature: Feature) -> bool:
+        """Whether its model can do this, as far as is known."""
+        told = self.capabilities
+        if feature not in CAPABILITIES:
+            told = []  # models do not differ in it
+        return self.adapter_class.supports(feature) and (not told or feature in told)
+
+    @property
+    def abilities(self) -> list[tuple[str, bool]]:
+        """What models differ in, each with whether this one can do it."""
+        return [(name, self.supports(Feature(name))) for name in CAPABILITIES if name != "text"]
+
     @property
     def origin(self) -> addresses.Origin | None:
         """Who gets its requests, and with them the key; None where nobody does (demo)."""
@@ -202,13 +315,16 @@ class Configuration(models.Model):
         """What concerns more than one field. Raises ValidationError."""
         errors: dict[str, str] = {}
         # Model fields do not validate what counts as empty, such as a list.
-        for name in ("extra_headers", "extra_body"):
+        for name in ("extra_headers", "extra_body", "request", "response"):
             if not isinstance(getattr(self, name), dict):
                 errors[name] = 'Write an object, as {"name": "value"}.'
         if self.is_default and not self.is_active:
             errors["is_default"] = "Only an active configuration can be the default."
-        default = self.adapter_class.default_base_url if self.kind in registry.kinds() else ""
+        is_known = self.kind in registry.kinds()
+        default = self.adapter_class.default_base_url if is_known else ""
         address = self.base_url or default
+        if is_known and not address:
+            errors["base_url"] = "This kind has no address of its own; enter one."
         # The demo's own address is none, and nothing connects to it.
         if address and (address != default or default.startswith("http")):
             try:
@@ -246,7 +362,12 @@ class Configuration(models.Model):
     @property
     def default_parameters(self) -> Parameters:
         return Parameters(
-            temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_tokens,
+            reasoning_effort=Effort(self.reasoning_effort) if self.reasoning_effort else None,
+            reasoning_tokens=self.reasoning_tokens,
+            schema=self.schema.value if self.schema else None,
         )
 
     def target(self) -> Target:
@@ -268,6 +389,7 @@ class Configuration(models.Model):
             base_url=self.base_url,
             extra_headers=self.extra_headers,
             extra_body=self.extra_body,
+            options={"request": self.request, "response": self.response},
         )
 
     def set_api_key(self, secret: str) -> None:
@@ -282,11 +404,14 @@ class Configuration(models.Model):
     def take_model(self, model: str, **told: Any) -> list[str]:
         """Use another model, and store it. Returns the names of the fields that changed.
 
-        `told` is its context window and prices, None where the provider does not tell them: then
-        they stay if it is the same model, and become unknown if it is another one.
+        `told` is its context window, prices and what it can do, None where the provider does not
+        tell them: then they stay if it is the same model, and become unknown if it is another.
         """
+        unknown: dict[str, Any] = {"capabilities": [], "refused_parameters": []}
         values = {
-            name: value for name, value in told.items() if value is not None or model != self.model
+            name: unknown.get(name) if value is None else value
+            for name, value in told.items()
+            if value is not None or model != self.model
         }
         former = {name: getattr(self, name) for name in ("model", *told)}
         for name, value in {**values, "model": model}.items():
@@ -340,4 +465,4 @@ def _plain(price: Decimal) -> str:
     return f"{whole}.{cents.ljust(2, '0')}" if cents else whole
 
 
-__all__: list[Any] = ["Configuration", "ConfigurationQuerySet"]
+__all__: list[Any] = ["AnswerSchema", "Configuration", "ConfigurationQuerySet"]

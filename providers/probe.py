@@ -1,21 +1,35 @@
 """Asks a provider whether a configuration works, and which models there are (contract P6).
 
+An endpoint of the kind `custom` has no list of models: it is asked for a short answer, as a chat
+would ask it, and what was read is shown.
+
 `test` and `models` run on any event loop; `run` calls one of them from plain code, such as an
 admin view or a command, on a loop of its own.
 
 What is said about a failure is a code and a sentence of ours. A provider's own words are left
 out: whoever may type an address must not be able to read with it what others cannot reach (A15).
+Of a custom endpoint only what came as an answer is shown, never the body of a refusal.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from providers import client
-from providers.adapters.base import Adapter, ModelInfo
+from providers.adapters.base import Adapter, ChatMessage, ModelInfo, ProviderRequest
+from providers.adapters.custom import BEGINNING_BYTES, Custom
 from providers.client import Limits
-from providers.errors import InvalidRequest, ModelNotFound, ProviderError
+from providers.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    ProviderError,
+    ProviderFailure,
+    ProviderTimeout,
+)
+from providers.events import Event, Finish, ReasoningDelta, TextDelta, Usage
+from providers.failure import masked
 from providers.models import Configuration
 
 T = TypeVar("T")
@@ -23,7 +37,13 @@ T = TypeVar("T")
 ANSWER_SECONDS: Final = 15.0  # someone is waiting at the page
 DETAILS_SECONDS: Final = 10.0  # for all models together
 DETAILS_MAX: Final = 100
+PAGES_MAX: Final = 10  # of the list
 DETAILS_AT_A_TIME: Final = 4
+TRIAL: Final = "Say hello in one short sentence."
+TRIAL_SECONDS: Final = 30.0
+TRIAL_BYTES: Final = 65_536  # enough to see that it works
+SHOWN_LENGTH: Final = 300  # characters
+SHOWN_LINES: Final = 5
 
 ADVICE: Final = {
     "PROVIDER_OFFLINE": "No connection to the provider. Check the base URL and that it is running.",
@@ -42,12 +62,16 @@ OTHER_ADVICE: Final = "The provider answered with an error."
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a test found. `code` is "" if all is well; with `ok` it is a warning."""
+    """What a test found. `code` is "" if all is well; with `ok` it is a warning.
+
+    `details` are lines about what was read: text from outside, to be escaped.
+    """
 
     ok: bool
     code: str
     message: str
     seconds: float
+    details: tuple[str, ...] = ()
 
 
 def advice(error: ProviderError) -> str:
@@ -62,7 +86,12 @@ async def test(configuration: Configuration) -> Result:
     """
     begun = asyncio.get_running_loop().time()
     try:
-        found = await _listed(_adapter(configuration), _limits(configuration))
+        adapter = _adapter(configuration)
+        if isinstance(adapter, Custom):
+            return await _tried(configuration, adapter)
+        found = await _listed(adapter, _limits(configuration))
+        if proof := adapter.key_request():
+            await client.fetch(adapter, proof, _limits(configuration))
     except ProviderError as error:
         code, message = error.code, advice(error)
     else:
@@ -76,6 +105,81 @@ async def test(configuration: Configuration) -> Result:
             )
     seconds = asyncio.get_running_loop().time() - begun
     return Result(not code or code == ModelNotFound.code, code, message, seconds)
+
+
+async def _tried(configuration: Configuration, adapter: Custom) -> Result:
+    """What a custom endpoint answers to a short question. Raises InvalidRequest where it cannot
+    be asked."""
+    messages = [ChatMessage("user", TRIAL)]
+    if configuration.system_instructions:
+        messages.insert(0, ChatMessage("system", configuration.system_instructions))
+    request = adapter.request(messages, configuration.default_parameters)
+    limits = replace(_limits(configuration), answer_bytes=TRIAL_BYTES)
+    begun = asyncio.get_running_loop().time()
+    events: list[Event] = []
+    code, message = "", "The endpoint answers."
+    try:
+        async with (
+            asyncio.timeout(TRIAL_SECONDS),
+            aclosing(client.stream(adapter, request, limits)) as reads,
+        ):
+            async for read in reads:
+                events += read
+    except TimeoutError:
+        code = ProviderTimeout.code
+        message = f"The answer was not complete after {TRIAL_SECONDS:g} s."
+    except ProviderError as error:
+        code, message = error.code, advice(error)
+    has_text = any(isinstance(event, TextDelta) for event in events)
+    if not has_text and adapter.beginning:
+        code = code or ProviderFailure.code
+        message = "The endpoint answered, but no text was found. Correct the format and the paths."
+    seconds = asyncio.get_running_loop().time() - begun
+    shown = _Shown(adapter)
+    details = [*shown.read(events)] if events else []
+    if not has_text:
+        details += shown.first_lines()
+    return Result(not code, code, message, seconds, tuple(details))
+
+
+class _Shown:
+    """Lines about what an endpoint answered, without its key."""
+
+    def __init__(self, adapter: Custom) -> None:
+        self._beginning = bytes(adapter.beginning)
+        self._secrets = adapter.source().secrets
+
+    def read(self, events: list[Event]) -> Iterator[str]:
+        """What the events came to, a line for each kind of thing."""
+        text = "".join(event.text for event in events if isinstance(event, TextDelta))
+        reasoning = "".join(event.text for event in events if isinstance(event, ReasoningDelta))
+        usage = next((event for event in reversed(events) if isinstance(event, Usage)), Usage())
+        finish = next((event for event in events if isinstance(event, Finish)), None)
+        yield f"Text: {self._short(text) or 'none'}"
+        if reasoning:
+            yield f"Thinking: {self._short(reasoning)}"
+        if finish is None:
+            yield "Finish: none"
+        else:
+            word = self._short(finish.provider_reason or "nothing")
+            yield f"Finish: {finish.reason or 'no known reason'}, the endpoint said {word}"
+        counts = (usage.prompt_tokens, usage.completion_tokens)
+        told = ["not told" if count is None else str(count) for count in counts]
+        yield f"Tokens: {told[0]} in, {told[1]} out"
+
+    def first_lines(self) -> Iterator[str]:
+        """How the body began."""
+        lines = self._beginning.decode("utf-8", "replace").splitlines()
+        if len(self._beginning) == BEGINNING_BYTES and len(lines) > 1:
+            del lines[-1]  # it may end in the middle of a key
+        for number, line in enumerate([line for line in lines if line.strip()][:SHOWN_LINES], 1):
+            yield f"Line {number}: {self._short(line)}"
+
+    def _short(self, text: str) -> str:
+        # Masked before it is cut, or half a key would stay.
+        text = masked(text, self._secrets)
+        text = "".join(c if c.isprintable() else " " for c in text[: SHOWN_LENGTH + 1])
+        return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}…"
 
 
 async def models(configuration: Configuration) -> list[ModelInfo]:
@@ -131,7 +235,15 @@ def _limits(configuration: Configuration) -> Limits:
 
 
 async def _listed(adapter: Adapter, limits: Limits) -> list[ModelInfo]:
-    return adapter.models(await client.fetch(adapter, adapter.models_request(), limits))
+    found: dict[str, ModelInfo] = {}
+    request: ProviderRequest | None = adapter.models_request()
+    for _ in range(PAGES_MAX):
+        if request is None:
+            break
+        answer = await client.fetch(adapter, request, limits)
+        found |= {model.id: model for model in adapter.models(answer)}
+        request = adapter.next_models_request(answer)
+    return list(found.values())
 
 
 async def _described(

@@ -82,6 +82,9 @@ KNOWN_KEYS: Final[Mapping[str, Declaration]] = {
             "kind": "anthropic",
             "model": "claude-sonnet-4-5",
             "context_window": 200_000,
+            "input_price": Decimal("3"),
+            "cached_input_price": Decimal("0.30"),
+            "output_price": Decimal("15"),
         },
     ),
     "AIREFINERY_API_KEY": Declaration(
@@ -226,6 +229,8 @@ FIELDS: Final[Mapping[str, Check]] = {
     "total_timeout": _number,
     "extra_headers": _json,
     "extra_body": _json,
+    "request": _json,
+    "response": _json,
 }
 # Inline tables: their keys, the model's fields and how to read them.
 TABLES: Final[Mapping[str, Mapping[str, tuple[str, Check]]]] = {

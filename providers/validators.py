@@ -1,12 +1,15 @@
 """What a configuration may hold, checked where it is typed: forms, files and code alike."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
-from providers import addresses
+from providers import addresses, schemas
+from providers.adapters.base import CAPABILITIES, SAMPLING
+from providers.adapters.custom_settings import BadSettings, RequestSettings, ResponseSettings
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, token
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -66,6 +69,46 @@ def json_object(value: Any) -> None:
     if not isinstance(value, dict):
         raise ValidationError('Write an object, as {"name": value}.')
     _json(value, MAX_DEPTH)
+
+
+def custom_request(value: Any) -> None:
+    """How an endpoint of the kind custom is asked: `RequestSettings`."""
+    json_object(value)
+    try:
+        RequestSettings.read(value)
+    except BadSettings as error:
+        raise ValidationError(str(error)) from None
+
+
+def custom_response(value: Any) -> None:
+    """How its answer is read: `ResponseSettings`."""
+    json_object(value)
+    try:
+        ResponseSettings.read(value)
+    except BadSettings as error:
+        raise ValidationError(str(error)) from None
+
+
+def capabilities(value: Any) -> None:
+    _one_of(value, CAPABILITIES)
+
+
+def refused_parameters(value: Any) -> None:
+    _one_of(value, SAMPLING)
+
+
+def _one_of(value: Any, known: Sequence[str]) -> None:
+    if not isinstance(value, list) or not all(each in known for each in value):
+        raise ValidationError(f"Write a list with some of these: {', '.join(known)}.")
+
+
+def json_schema(value: Any) -> None:
+    """A JSON schema. What it refers to outside itself is never fetched."""
+    json_object(value)
+    try:
+        schemas.checked(value)
+    except schemas.BadSchema as error:
+        raise ValidationError(str(error)) from None
 
 
 def _json(value: Any, depth: int) -> None:

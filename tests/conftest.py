@@ -10,7 +10,12 @@ from providers.models import Configuration
 from tests.people import Person
 from tests.servers.app import AppServer
 
-pytest_plugins = ["tests.fixtures_provider", "tests.skips"]
+pytest_plugins = [
+    "tests.databases",
+    "tests.fixtures_provider",
+    "tests.fixtures_sites",
+    "tests.skips",
+]
 
 PASSWORD = "correct horse battery staple"
 

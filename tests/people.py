@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -57,6 +58,15 @@ class Person:
         )
         assert answer.status_code == 302, answer.status_code
 
+    def at(self, url: str) -> "Person":
+        """The same person at another port of this host, signed in there as here."""
+        other = copy(self)
+        other.url = url
+        other.http = httpx.Client(
+            base_url=url, cookies=self.http.cookies, timeout=DEADLINE, trust_env=False
+        )
+        return other
+
     def __enter__(self) -> Self:
         return self
 
@@ -101,12 +111,22 @@ class Person:
         params = {"view": view} if view else None
         with self.http.stream("GET", events_url, headers=headers, params=params) as response:
             assert response.status_code == 200, response.status_code
-            yield parse(_lines(response))
+            yield parse(lines_of(response))
 
     def events(self, run: dict[str, Any], **kwargs: Any) -> list[Received]:
         """All events of a run up to its end."""
         with self.follow(run["events_url"], **kwargs) as events:
             return list(events)
+
+    def read_until(self, run: dict[str, Any], text: str) -> None:
+        """Follows a run until its text so far is this."""
+        received: list[Received] = []
+        with self.follow(run["events_url"]) as events:
+            for event in events:
+                received.append(event)
+                if text_of(received) == text:
+                    return
+        raise AssertionError(f"the run ended with {text_of(received)!r}")
 
     def stop(self, run: dict[str, Any]) -> dict[str, Any]:
         answer = self.post(run["stop_url"])
@@ -115,7 +135,7 @@ class Person:
         return told
 
 
-def _lines(response: httpx.Response) -> Iterator[str]:
+def lines_of(response: httpx.Response) -> Iterator[str]:
     """Lines that end at LF alone; httpx's own `iter_lines` cuts at other characters too."""
     rest = ""
     for text in response.iter_text():

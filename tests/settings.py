@@ -14,6 +14,8 @@ _own = {
     "RETRY_BASE_DELAY": "0.05",
     "HEARTBEAT_INTERVAL": "1",
     "SHUTDOWN_GRACE": "1",
+    # 30 years: the app beside the tests must not compact what a test is about to look at.
+    "COMPACT_AFTER": "1000000000",
 }
 # Nothing of the developer's own environment: the tests are the same everywhere.
 for _name in (
@@ -29,6 +31,10 @@ for _name in (
 ):
     os.environ.pop(_name, None)
 os.environ.update(_own)
+# The database of whoever starts the tests (tests.servers.postgres), and SQLite otherwise: empty
+# stands for the default, whatever `.env` says.
+os.environ.setdefault("DATABASE_URL", "")
+os.environ["REDIS_URL"] = ""
 
 from llmchat.settings import *  # noqa: E402, F403
 from llmchat.settings import DATABASES, STORAGES  # noqa: E402

@@ -13,6 +13,7 @@ from conversations.rendering.sanitising import sanitise
 from conversations.rendering.segments import Kind, Segment, Segmenter, clean
 
 CACHE_LIMIT = 32_000_000  # characters of text and HTML; a transcript of 500 messages has 4 million
+JSON_FENCE = "```json\n"
 JSON_LIMIT = 300_000  # characters of JSON that are highlighted, at 1 ms a KB
 
 
@@ -20,10 +21,12 @@ class BlockRenderer:
     """Renders a growing text. `closed` is final and only grows, `open_html()` is what follows it.
 
     Both depend on the text so far, never on the pieces it came in. Only a link definition below its
-    use can still change a closed block: `finish` says which ones in `changed`.
+    use can still change a closed block: `finish` says which ones in `changed`. With `is_json`, a
+    text that begins as JSON is shown as the code that it is.
     """
 
-    def __init__(self, *, breaks: bool = False) -> None:
+    def __init__(self, *, breaks: bool = False, is_json: bool = False) -> None:
+        self._before: str | None = "" if is_json else None  # what it begins with is not known yet
         self.closed: list[str] = []
         self.changed: list[int] = []
         self._segmenter = Segmenter()
@@ -34,6 +37,14 @@ class BlockRenderer:
 
     def feed(self, text: str) -> None:
         """The text goes on. What it completes is rendered, once."""
+        if self._before is not None:
+            text = self._before + text
+            begun = text.lstrip()
+            self._before = None if begun else text
+            if not begun:
+                return
+            if begun[0] in "{[":
+                text = f"{JSON_FENCE}{begun}"
         self._open = None
         self._add(self._segmenter.feed(text))
 
@@ -77,23 +88,26 @@ class BlockRenderer:
                 self.changed.append(index)
 
 
+Key = tuple[str, bool, bool]
+
+
 class _Cache:
     """The blocks of the texts rendered last, bounded by their size. Safe between threads."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
-        self._kept: OrderedDict[tuple[str, bool], tuple[list[str], int]] = OrderedDict()
+        self._kept: OrderedDict[Key, tuple[list[str], int]] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, key: tuple[str, bool]) -> list[str] | None:
+    def get(self, key: Key) -> list[str] | None:
         with self._lock:
             if key not in self._kept:
                 return None
             self._kept.move_to_end(key)
             return list(self._kept[key][0])
 
-    def put(self, key: tuple[str, bool], blocks: list[str]) -> None:
+    def put(self, key: Key, blocks: list[str]) -> None:
         size = len(key[0]) + sum(map(len, blocks))
         with self._lock:
             if size > self._limit // 8 or key in self._kept:
@@ -108,14 +122,15 @@ class _Cache:
 _cache = _Cache(CACHE_LIMIT)
 
 
-def render(text: str, *, breaks: bool = False) -> list[str]:
+def render(text: str, *, breaks: bool = False, is_json: bool = False) -> list[str]:
     """The text's top-level blocks as sanitised HTML. Never raises.
 
     `breaks` makes single newlines line breaks, as people mean them; models mean Markdown's.
+    `is_json` is said of answers that were to be JSON.
     """
-    key = (text, breaks)
+    key = (text, breaks, is_json)
     if (blocks := _cache.get(key)) is None:
-        renderer = BlockRenderer(breaks=breaks)
+        renderer = BlockRenderer(breaks=breaks, is_json=is_json)
         renderer.feed(text)
         blocks = renderer.finish()
         _cache.put(key, blocks)

@@ -27,7 +27,12 @@ def message_of(request: HttpRequest, message_id: int) -> Message:
 
 def run_of(request: HttpRequest, run_id: UUID) -> Run:
     runs = Run.objects.visible_to(signed_in(request)).select_related(
-        "session", "user_message", "assistant_message", "configuration", "usage"
+        "session",
+        "user_message",
+        "assistant_message",
+        "configuration",
+        "usage",
+        "stop_requested_by",
     )
     return _found(runs.filter(pk=run_id))
 

@@ -12,7 +12,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.cache import add_never_cache_headers
 
-from conversations.errors import Refusal
+from conversations.errors import BadValue, Refusal
 from conversations.forms import PlainForm, Unreadable
 
 Response = TypeVar("Response", bound=HttpResponseBase)
@@ -76,6 +76,8 @@ def _answer(request: HttpRequest, error: Exception, *, as_page: bool) -> HttpRes
             return refused(400, "UNREADABLE", str(error))
         case RequestDataTooBig():
             return refused(413, "TOO_LARGE", "This is more than the server takes in one request.")
+        case BadValue():
+            return JsonResponse({"errors": {error.field: [error.message]}}, status=422)
         case Refusal():
             return refused(error.status, error.code, error.message, error.retry_after)
         case OperationalError() | InterfaceError():

@@ -9,14 +9,16 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from conversations import branches, context, planning, sessions, transcript
+from conversations import attachments, branches, context, planning, sessions, transcript
 from conversations.background import in_database
 from conversations.engine import get_engine
 from conversations.forms import MessageForm, ParametersForm, TitleForm, request_data
 from conversations.models import ChatSession, Preferences, Run
+from conversations.pictures import FORMATS
 from conversations.views.access import chat_of, configuration_for, preferences_of
 from conversations.views.answers import endpoint, invalid, page, signed_in, wants_page
-from providers.models import Configuration
+from providers.adapters.base import Feature
+from providers.models import AnswerSchema, Configuration
 
 
 @require_safe
@@ -92,7 +94,13 @@ def composer(
         "form": form or MessageForm(initial=parameters(chat)),
         "running_run": Run.objects.running().filter(session=chat).first(),
         "preferences": preferences_of(user),
+        "schemas": list(AnswerSchema.objects.all()),
+        "own_schema": chat.schema if chat.schema.startswith("{") else "",
         "prompt_max": settings.PROMPT_MAX_CHARACTERS,
+        "seeing": {one.pk for one in usable if one.supports(Feature.VISION)},
+        "image_types": ",".join(f"image/{format.lower()}" for format in FORMATS),
+        "image_max_bytes": settings.ATTACHMENT_MAX_BYTES,
+        "images_max": settings.ATTACHMENTS_PER_MESSAGE,
     }
 
 
@@ -104,6 +112,7 @@ def parameters(chat: ChatSession) -> dict[str, Any]:
         "top_p": chat.top_p,
         "max_tokens": chat.max_tokens,
         "context_limit": chat.context_limit,
+        "schema": chat.schema,
     }
 
 
@@ -146,16 +155,12 @@ def rename_chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
 async def delete_chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
     """Deletes a session; a run in it is stopped first, so that its usage is known."""
     chat = await in_database(chat_of)(request, session_id)
-    if running := await in_database(_running_in)(chat):
-        await get_engine().stop(running.pk)
-    await in_database(chat.delete)()
+    # Again after each stop: somebody may have started another run meanwhile.
+    while running := await in_database(sessions.delete)(chat):
+        await get_engine().stop(running.pk, chat.user_id)
     if wants_page(request):
         return redirect("home")
     return HttpResponse(status=204)
-
-
-def _running_in(chat: ChatSession) -> Run | None:
-    return Run.objects.running().filter(session=chat).first()
 
 
 @require_safe
@@ -170,13 +175,16 @@ def chat_context(request: HttpRequest, session_id: UUID) -> HttpResponse:
         signed_in(request), form.cleaned_data["configuration_id"], chat
     )
     asked = form.asked
+    branch = branches.shown(chat)
     selected = context.build(
-        branches.shown(chat),
+        branch,
         prompt="",
         system_instructions=chat.system_instructions or configuration.system_instructions,
         limit=planning.context_limit(asked, configuration),
         window=configuration.context_window,
         max_tokens=asked.parameters.max_tokens or configuration.max_tokens,
+        pictures=attachments.of(branch),
+        can_see=configuration.supports(Feature.VISION),
     )
     return JsonResponse(
         {

@@ -1,5 +1,7 @@
 """Sending, and what is done with single messages."""
 
+import json
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -8,10 +10,10 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from conversations import messages, runs, transcript
+from conversations import messages, runs, structured, transcript
 from conversations.background import in_database
 from conversations.engine import get_engine
-from conversations.errors import RunInProgress
+from conversations.errors import BadValue
 from conversations.events import RunEvent
 from conversations.forms import MessageForm, ParametersForm, request_data
 from conversations.models import Message, Run
@@ -40,15 +42,19 @@ async def send(request: HttpRequest, session_id: UUID) -> HttpResponse:
         configuration_id = form.cleaned_data["configuration_id"]
         configuration = configuration_for(request.user, configuration_id, chat)
         streams = preferences_of(request.user).streams_answers
-        return request.user, chat, configuration, form.asked, streams
+        return request.user, chat, configuration, form, streams
 
     checked = await in_database(check)()
     if isinstance(checked, HttpResponse):
         return checked
-    user, chat, configuration, asked, streams = checked
-    started = await get_engine().begin(
-        lambda owner: runs.start(user, chat, configuration, asked, owner)
-    )
+    user, chat, configuration, form, streams = checked
+    try:
+        started = await get_engine().begin(
+            lambda owner: runs.start(user, chat, configuration, form.asked, owner)
+        )
+    except BadValue as error:
+        form.add_error(error.field, error.message)
+        return await in_database(_invalid)(request, chat, form)
     end = None if streams else await _end_of(started.run)
     return await in_database(_sent)(request, started, end)
 
@@ -57,28 +63,42 @@ async def send(request: HttpRequest, session_id: UUID) -> HttpResponse:
 @page
 async def retry(request: HttpRequest, message_id: int) -> HttpResponse:
     """Asks a stored question again."""
+    return await _again(request, message_id, Message.Role.USER, runs.retry)
+
+
+@require_POST
+@page
+async def continue_answer(request: HttpRequest, message_id: int) -> HttpResponse:
+    """Has an answer that was cut off continued, in the same message."""
+    return await _again(request, message_id, Message.Role.ASSISTANT, runs.go_on)
+
+
+async def _again(
+    request: HttpRequest, message_id: int, role: Message.Role, verb: Callable[..., Started]
+) -> HttpResponse:
+    """Starts a run that is about a stored message of this role."""
 
     def check() -> Any:
-        question = message_of(request, message_id)
-        if question.role != Message.Role.USER:
+        message = message_of(request, message_id)
+        if message.role != role:
             raise Http404
-        chat = question.session
+        chat = message.session
         # A button that sends nothing asks with what the session used before.
         form = ParametersForm({**chats.parameters(chat), **request_data(request)})
         if not form.is_valid():
             return invalid(form)
         configuration_id = form.cleaned_data["configuration_id"]
         configuration = configuration_for(request.user, configuration_id, chat)
-        return request.user, question, configuration, form.asked
+        return request.user, message, configuration, form.asked
 
     checked = await in_database(check)()
     if isinstance(checked, HttpResponse):
         return checked
-    user, question, configuration, asked = checked
+    user, message, configuration, asked = checked
     started = await get_engine().begin(
-        lambda owner: runs.retry(user, question, configuration, asked, owner)
+        lambda owner: verb(user, message, configuration, asked, owner)
     )
-    return await in_database(_retried)(request, started)
+    return await in_database(_asked_again)(request, started)
 
 
 async def _end_of(run: Run) -> RunEvent | None:
@@ -98,10 +118,10 @@ def _sent(request: HttpRequest, started: Started, end: RunEvent | None) -> HttpR
     return _run_json(started, end)
 
 
-def _retried(request: HttpRequest, started: Started) -> HttpResponse:
+def _asked_again(request: HttpRequest, started: Started) -> HttpResponse:
     run = started.run
     if is_htmx(request):
-        entry = transcript.answer_entry(run, None, run.user_message_id)
+        entry = transcript.answer_entry(run, run.assistant_message, run.user_message_id)
         return render(request, "conversations/_entry_answer.html", {"entry": entry})
     if wants_page(request):
         return redirect("chat", run.session_id)
@@ -155,13 +175,27 @@ def message_raw(request: HttpRequest, message_id: int) -> HttpResponse:
     return HttpResponse(message.content, content_type="text/plain; charset=utf-8")
 
 
+@require_safe
+@page
+def message_json(request: HttpRequest, message_id: int) -> HttpResponse:
+    """The JSON of an answer that was to be JSON, as a file."""
+    message = message_of(request, message_id)
+    try:
+        value = structured.value(message)
+    except ValueError:
+        raise Http404 from None
+    return HttpResponse(
+        json.dumps(value, indent=2, ensure_ascii=False) + "\n",
+        content_type="application/json",
+        headers={"Content-Disposition": f'attachment; filename="answer-{message.pk}.json"'},
+    )
+
+
 @require_POST
 @page
 def delete_message(request: HttpRequest, message_id: int) -> HttpResponse:
     """Deletes one message; those that follow it stay and move up."""
     message = message_of(request, message_id)
-    if Run.objects.running().filter(session=message.session).exists():
-        raise RunInProgress
     messages.delete(message)
     if wants_page(request):
         return redirect("chat", message.session_id)

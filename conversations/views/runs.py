@@ -1,5 +1,6 @@
 """Following and stopping runs."""
 
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
@@ -23,6 +25,8 @@ from conversations.journal import stored_events, stored_number
 from conversations.models import ChatSession, Message, Run
 from conversations.views.access import chat_of, configuration_for, run_of
 from conversations.views.answers import Forbidden, endpoint, invalid, signed_in
+
+log = logging.getLogger(__name__)
 
 RIGHTS_INTERVAL = 10  # s between two looks whether a reader may still read
 
@@ -42,9 +46,12 @@ class TooManyStreams(Refusal):
 @require_GET
 @endpoint
 async def events(request: HttpRequest, run_id: UUID) -> HttpResponseBase:
-    """The events of a run from a position on, then live (contract S10)."""
+    """The events of a run from a position on, then live (contract S10); with `poll=1` those that
+    there are at this moment, for who does not get them live."""
     user, run, stored = await in_database(_position)(request, run_id)
     after = _after(request, run)
+    if request.GET.get("poll") == "1":
+        return await _poll(request, run, after, stored)
     return _follow(request, user, run, after, stored)
 
 
@@ -65,20 +72,43 @@ def _after(request: HttpRequest, run: Run) -> int:
 
 
 def _follow(request: HttpRequest, user: Any, run: Run, after: int, stored: int) -> HttpResponseBase:
-    journal = get_engine().journal
-    known = journal.known_number(run.pk) or stored
-    if after > known:
-        after = 0  # a crash took what this reader had seen: it starts over
-    if not run.is_running and after >= known:
+    after, is_complete = _standing(run, after, stored)
+    if is_complete:
         return HttpResponse(status=204)
     if _streams_of[user.pk] >= settings.STREAMS_PER_USER:
         raise TooManyStreams
+    journal = get_engine().journal
     is_over = not run.is_running
-    if request.GET.get("view") == "html":
-        batches = live_page.blocks(journal.follow(run.pk, is_over=is_over), after)
+    if _shows_blocks(request):
+        batches = live_page.blocks(run, journal.follow(run.pk, is_over=is_over), after)
     else:
         batches = journal.follow(run.pk, after, is_over=is_over)
     return sse.response(_counted(request, user.pk, run.pk, batches))
+
+
+async def _poll(request: HttpRequest, run: Run, after: int, stored: int) -> HttpResponse:
+    after, is_complete = _standing(run, after, stored)
+    if is_complete:
+        return HttpResponse(status=204)
+    journal, is_over = get_engine().journal, not run.is_running
+    events = await journal.read_now(run.pk, after, is_over=is_over)
+    if events and _shows_blocks(request):
+        # Rendered from the start, each time: the longer that takes, the more seldom pages ask.
+        whole = await journal.read_now(run.pk, is_over=is_over)
+        events = await live_page.blocks_now(run, whole, after)
+    return sse.poll_response(run.pk, events)
+
+
+def _standing(run: Run, after: int, stored: int) -> tuple[int, bool]:
+    """The number after which a reader goes on, and whether it has all there will ever be."""
+    known = get_engine().journal.known_number(run.pk) or stored
+    if after > known:
+        after = 0  # a crash took what this reader had seen: it starts over
+    return after, not run.is_running and after >= known
+
+
+def _shows_blocks(request: HttpRequest) -> bool:
+    return request.GET.get("view") == "html"
 
 
 async def _counted(
@@ -96,7 +126,11 @@ async def _counted(
                 yield data
                 if monotonic() - looked_at > RIGHTS_INTERVAL:
                     looked_at = monotonic()
-                    if not await in_database(_may_read)(request, user_id, run_id):
+                    try:
+                        may_read = await in_database(_may_read)(request, user_id, run_id)
+                    except (OperationalError, InterfaceError):
+                        continue  # the database is away: this is asked again
+                    if not may_read:
                         return
     finally:
         _streams_of[user_id] -= 1
@@ -192,7 +226,7 @@ def _check_own_page(request: HttpRequest) -> None:
 @endpoint
 async def stop(request: HttpRequest, run_id: UUID) -> HttpResponse:
     run = await in_database(run_of)(request, run_id)
-    return await _stopped(run)
+    return await _stopped(request, run)
 
 
 @require_POST
@@ -201,7 +235,7 @@ async def stop_chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
     """Stops whatever runs in a session, for who does not know the run."""
     chat = await in_database(chat_of)(request, session_id)
     run = await in_database(_latest_run)(chat)
-    return await _stopped(run)
+    return await _stopped(request, run)
 
 
 def _latest_run(chat: ChatSession) -> Run:
@@ -211,24 +245,27 @@ def _latest_run(chat: ChatSession) -> Run:
     return run
 
 
-async def _stopped(run: Run) -> HttpResponse:
+async def _stopped(request: HttpRequest, run: Run) -> HttpResponse:
     """Stops a run and tells what became of it. When this answers, the provider is closed."""
-    stopped = await get_engine().stop(run.pk) if run.is_running else False
-    prompt, is_deleted = await in_database(_question)(run)
+    stopped = await get_engine().stop(run.pk, request.user.pk) if run.is_running else False
+    is_deleted, after = await in_database(_after_stop)(run)
     return JsonResponse(
-        {
-            "stopped": stopped,
-            "user_message_deleted": stopped and is_deleted,
-            "user_prompt": prompt,
-        }
+        {"stopped": stopped, "user_message_deleted": stopped and is_deleted, **after}
     )
 
 
-def _question(run: Run) -> tuple[str, bool]:
-    """The prompt of a run, and whether its message is gone."""
+def _after_stop(run: Run) -> tuple[bool, dict[str, Any]]:
+    """Whether the message of a run is gone; and the prompt, the receipt if it was stopped, and the
+    attachments that went back to their owner, if any."""
     is_gone = not Message.objects.filter(pk=run.user_message_id or 0).exists()
-    metadata = stored_events(run.pk)[:1]
-    return (metadata[0].fields["user_prompt"] if metadata else ""), is_gone
+    events = stored_events(run.pk)
+    returned = events[-1].fields.get("attachments") if events else None
+    now = Run.objects.filter(pk=run.pk).select_related("stop_requested_by").first()
+    return is_gone, {
+        "user_prompt": events[0].fields["user_prompt"] if events else "",
+        "receipt": now.receipt if now else None,
+        **({"attachments": returned} if returned else {}),
+    }
 
 
 @require_GET
@@ -242,3 +279,13 @@ def result(request: HttpRequest, run_id: UUID) -> HttpResponse:
         return HttpResponse(status=204)
     totals = transcript.totals(run.session) if run.session else None
     return render(request, "conversations/_result.html", {"entry": entry, "totals": totals})
+
+
+@require_POST
+@endpoint
+def mismatch(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """A page says that what it had received was not what is stored. It has repaired itself."""
+    run = run_of(request, run_id)
+    log.error("a page had received something else than what is stored of run %s", run.pk)
+    live_page.count_mismatch(run.pk)
+    return HttpResponse(status=204)

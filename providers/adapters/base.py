@@ -5,6 +5,7 @@ line, whether an end was seen). It does no I/O: `providers.client` sends the req
 what comes back. A new kind is one file beside this one; `registry.py` finds it by its `kind`.
 """
 
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,43 +50,145 @@ class Target:
     api_key: str = field(default="", repr=False)
     extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # what only this kind knows
+
+
+# The parameters that some models refuse.
+SAMPLING = ("temperature", "top_p", "max_tokens")
+# What models differ in. Of which more is known than nothing, it can at least write text.
+CAPABILITIES = (
+    "text",
+    Feature.JSON_SCHEMA.value,
+    Feature.TOOLS.value,
+    Feature.VISION.value,
+    Feature.REASONING.value,
+)
+
+
+class Effort(StrEnum):
+    """How much a model is to think before it answers; each kind says it in its own words."""
+
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What an answer has to be: a JSON schema, under a name of letters, digits, _ and -."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether every object in it names all of its properties and allows no others, which is
+        what OpenAI can hold an answer to; it refuses others if told to."""
+        return _is_strict(self.schema)
+
+    @property
+    def instructions(self) -> str:
+        """How to ask for it where a provider has no way of its own."""
+        return (
+            "Answer with one JSON value that is valid against this JSON schema, and with nothing "
+            "else: no explanation before or after it, and no code fence around it.\n\n"
+            + json.dumps(self.schema, ensure_ascii=False)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """How to answer. None means: not said, so it is not sent and the provider's default holds."""
+    """How to answer. None means: not said, so it is not sent and the provider's default holds.
+
+    `tools` are functions that the model may call, and `tool_choice` which of them it has to, both
+    in OpenAI's form: `{"type": "function", "function": {"name", "description", "parameters"}}`,
+    and "auto", "none", "required" or `{"type": "function", "function": {"name"}}`.
+    """
 
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
+    reasoning_effort: Effort | None = None
+    reasoning_tokens: int | None = None  # at most, where a kind takes a number
+    schema: Schema | None = None
+    tools: Sequence[JSONObject] = ()
+    tool_choice: str | JSONObject | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture in a message. `data` is its bytes as base64."""
+
+    media_type: str  # image/png, image/jpeg, image/gif or image/webp
+    data: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that a model made. `arguments` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+    @property
+    def input(self) -> JSONObject:
+        """The arguments as an object, for who takes nothing else; empty where they are none."""
+        try:
+            value = json.loads(self.arguments)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One message as a model sees it. `role` is system, user, assistant or tool."""
+    """One message as a model sees it. `role` is system, user, assistant or tool.
+
+    A user's message may have images, an assistant's the tools it called; a tool's message is what
+    the call `tool_call_id` gave.
+    """
 
     role: str
     content: str
+    images: Sequence[Image] = ()
+    tool_calls: Sequence[ToolCall] = ()
+    tool_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderRequest:
-    """An HTTP request that is ready to go. `headers` hold the secret, `body` never does."""
+    """An HTTP request that is ready to go. `headers` hold the secret, `url` and `body` never do.
+
+    Where an endpoint takes its key from the query, it is in `secret_query`, which the client puts
+    into the address when it sends.
+    """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
     body: JSONObject
     method: str = "POST"
+    secret_query: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that a provider offers. Prices are USD per million tokens; None is unknown."""
+    """A model that a provider offers. Prices are USD per million tokens; None is not told."""
 
     id: str
     name: str = ""
     context_window: int | None = None
     prices: Mapping[str, str] | None = None  # keys input, cached_input, output; decimal texts
+    features: frozenset[Feature] | None = None  # of json_schema, tools, vision, reasoning
+    refused: frozenset[str] | None = None  # of SAMPLING: what a request must not have
+
+    @property
+    def capabilities(self) -> list[str]:
+        """As a configuration has them; empty where they are not told."""
+        if self.features is None:
+            return []
+        return [name for name in CAPABILITIES if name == "text" or name in self.features]
 
 
 class Splitter(Protocol):
@@ -105,6 +208,8 @@ class Adapter(ABC):
     default_base_url: ClassVar[str] = ""
     needs_key: ClassVar[bool] = False
     is_free: ClassVar[bool] = False  # prices begin at 0, and that is said (contract P7)
+    # Whether a request that ends with an answer is answered with the rest of it, word for word.
+    continues_answers: ClassVar[bool] = False
     features: ClassVar[frozenset[Feature]] = frozenset({Feature.STREAMING, Feature.SYSTEM})
 
     def __init__(self, target: Target) -> None:
@@ -136,9 +241,17 @@ class Adapter(ABC):
     def models_request(self) -> ProviderRequest:
         """The request that lists the provider's models."""
 
+    def key_request(self) -> ProviderRequest | None:
+        """The request that proves the key; None where the list of models does."""
+        return None
+
     @abstractmethod
     def models(self, answer: Any) -> list[ModelInfo]:
         """The models in the parsed answer to `models_request`."""
+
+    def next_models_request(self, answer: Any) -> ProviderRequest | None:
+        """The request for the page of the list after this parsed one; None after the last."""
+        return None
 
     def model_request(self, model: str) -> ProviderRequest | None:
         """The request that tells more about one model; None where the list tells all there is."""
@@ -240,6 +353,27 @@ class Adapter(ABC):
         spared a field it does not know.
         """
         return _merged(own, self.target.extra_body)
+
+
+def _is_strict(schema: Any) -> bool:
+    if isinstance(schema, list):
+        return all(_is_strict(inner) for inner in schema)
+    if not isinstance(schema, Mapping):
+        return True
+    properties = schema.get("properties")
+    if schema.get("type") == "object" or properties is not None:
+        names = set(properties) if isinstance(properties, Mapping) else set()
+        required = schema.get("required")
+        is_closed = schema.get("additionalProperties") is False
+        if not is_closed or not isinstance(required, list) or set(required) != names:
+            return False
+    inner = list(properties.values()) if isinstance(properties, Mapping) else []
+    keywords = ("items", "anyOf", "allOf", "oneOf", "prefixItems")
+    inner += [schema[keyword] for keyword in keywords if keyword in schema]
+    for keyword in ("$defs", "definitions"):
+        if isinstance(kept := schema.get(keyword), Mapping):
+            inner += kept.values()
+    return all(_is_strict(each) for each in inner)
 
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")

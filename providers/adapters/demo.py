@@ -21,7 +21,7 @@ from decimal import Decimal
 from itertools import cycle
 from typing import Any, Final
 
-from providers.adapters import demo_answers
+from providers.adapters import demo_answers, demo_json
 from providers.adapters.base import (
     Adapter,
     ChatMessage,
@@ -56,7 +56,16 @@ class Demo(Adapter):
     label = "Demo (built in)"
     default_base_url = "demo://local"
     is_free = True
-    features = frozenset({Feature.STREAMING, Feature.SYSTEM, Feature.TOOLS, Feature.REASONING})
+    continues_answers = True
+    features = frozenset(
+        {
+            Feature.STREAMING,
+            Feature.SYSTEM,
+            Feature.JSON_SCHEMA,
+            Feature.TOOLS,
+            Feature.REASONING,
+        }
+    )
 
     def make_splitter(self) -> NDJSON:
         return NDJSON(self.target.name)
@@ -73,6 +82,8 @@ class Demo(Adapter):
             body["top_p"] = parameters.top_p
         if parameters.max_tokens is not None:
             body["max_tokens"] = parameters.max_tokens
+        if parameters.schema is not None:
+            body["schema"] = parameters.schema.schema
         # The address is always its own: there is no other host to send anything to.
         return ProviderRequest(
             f"{self.default_base_url}/chat",
@@ -155,8 +166,11 @@ def answer(path: str, content: bytes) -> Answer:
         body = mapping(parse_json(content.decode("utf-8", "replace")))
     except ValueError:
         body = {}
-    messages = list(mappings(body.get("messages")))
-    plan = plan_for(messages)
+    messages, schema = list(mappings(body.get("messages"))), body.get("schema")
+    if messages and messages[-1].get("role") == "assistant":
+        plan = _rest(plan_for(messages[:-1], schema), text(messages[-1].get("content")))
+    else:
+        plan = plan_for(messages, schema)
     if plan.limit is None:
         plan = replace(plan, limit=count(body.get("max_tokens")))
     if plan.error and plan.error_after is None and plan.error in ERRORS:
@@ -184,11 +198,14 @@ ERRORS: Final[Mapping[str, tuple[int, str, Mapping[str, str]]]] = {
 INTERRUPTED: Final = "STREAM_INTERRUPTED"  # has no word: the stream just ends
 
 
-def plan_for(messages: Sequence[JSONObject]) -> Plan:
-    """What the last user message asks for: a command, or else an ordinary answer."""
+def plan_for(messages: Sequence[JSONObject], schema: Any = None) -> Plan:
+    """What the last user message asks for: a command, else JSON by a schema, else an ordinary
+    answer."""
     said = [text(m.get("content")) for m in messages if m.get("role") == "user"]
     prompt = said[-1] if said else ""
     command = re.match(r"\s*/demo(?:\s+(\S+)(?:\s(.*))?)?\s*\Z", prompt, re.DOTALL)
+    if not command and schema is not None:
+        return Plan(json.dumps(demo_json.example(schema, prompt), indent=2, ensure_ascii=False))
     if not command:
         return Plan(demo_answers.ordinary(prompt, messages))
     name, rest = (command[1] or "help").lower(), command[2] or ""
@@ -221,6 +238,21 @@ def plan_for(messages: Sequence[JSONObject]) -> Plan:
         case "cut":
             return Plan(demo_answers.BEFORE_CUT, end=None)
     return Plan(demo_answers.unknown(name), pace=0.4)
+
+
+def _rest(plan: Plan, said: str) -> Plan:
+    """What is left to say after `said`; this time nothing breaks off."""
+    content = plan.content if plan.end else plan.content + demo_answers.AFTER_CUT
+    if not content.startswith(said):
+        return Plan(demo_answers.AFTER_OTHERS)
+    return replace(
+        plan,
+        content=content[len(said) :],
+        reasoning="",
+        end=plan.end or "stop",
+        error=None,
+        error_after=None,
+    )
 
 
 def _error_plan(rest: str) -> Plan:

@@ -76,6 +76,10 @@ BEFORE_CUT: Final = (
     "The connection to the provider will break in the middle of this sentence, and since nothing"
     " said that the answer is complete, it must not be taken for"
 )
+AFTER_CUT: Final = " one that is. What you read now came after **Continue**, in the same message.\n"
+AFTER_OTHERS: Final = (
+    " … and here the demo goes on with what another model began. It has nothing to add.\n"
+)
 
 _ESCAPED: Final = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&])")
 

@@ -13,12 +13,14 @@ from urllib.parse import urlsplit, urlunsplit
 from providers.adapters.base import (
     Adapter,
     ChatMessage,
+    Effort,
     Feature,
     JSONObject,
     ModelInfo,
     Parameters,
     ProviderRequest,
 )
+from providers.adapters.thinking import ThinkTags
 from providers.adapters.untrusted import count, mapping, mappings, text
 from providers.errors import InvalidRequest
 from providers.events import (
@@ -37,13 +39,33 @@ MODELS_MAX: Final = 5_000
 _FINISH_REASONS: Final = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
-class Ollama(Adapter):
-    """Ollama's chat endpoint: NDJSON, one object a line. Reads /api/generate's lines as well."""
+_FEATURES: Final = {
+    "tools": Feature.TOOLS,
+    "vision": Feature.VISION,
+    "thinking": Feature.REASONING,
+}
+
+# Only gpt-oss knows more than on and off; to the others, all but false is on.
+_THINK: Final = {
+    Effort.NONE: False,
+    Effort.LOW: "low",
+    Effort.MEDIUM: "medium",
+    Effort.HIGH: "high",
+}
+
+
+class Ollama(ThinkTags, Adapter):
+    """Ollama's chat endpoint: NDJSON, one object a line.
+
+    For old servers, and models that cannot chat, a base URL that ends in /api/generate is asked
+    there.
+    """
 
     kind = "ollama"
     label = "Ollama"
     default_base_url = "http://localhost:11434"
     is_free = True
+    continues_answers = True
     features = frozenset(Feature)
 
     def make_splitter(self) -> NDJSON:
@@ -69,11 +91,16 @@ class Ollama(Adapter):
         return urlunsplit(parts._replace(path=prefix + path, fragment=""))
 
     def request(self, messages: Sequence[ChatMessage], parameters: Parameters) -> ProviderRequest:
-        body: JSONObject = {
-            "model": self.target.model,
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
-            "stream": True,
-        }
+        typed = self.target.base_url.partition("?")[0].rstrip("/")
+        path = "/api/generate" if typed.endswith("/api/generate") else "/api/chat"
+        asked = _prompt(messages) if path == "/api/generate" else _messages(messages)
+        body: JSONObject = {"model": self.target.model, **asked, "stream": True}
+        if parameters.schema is not None:
+            body["format"] = parameters.schema.schema
+        if parameters.reasoning_effort is not None:
+            body["think"] = _THINK[parameters.reasoning_effort]
+        if parameters.tools:
+            body["tools"] = list(parameters.tools)
         options: JSONObject = {}
         if parameters.temperature is not None:
             options["temperature"] = parameters.temperature
@@ -84,7 +111,7 @@ class Ollama(Adapter):
         if options:
             body["options"] = options
         return ProviderRequest(
-            url=self.url("/api/chat"),
+            url=self.url(path),
             headers=self.headers("application/x-ndjson"),
             body=self.body(body),
         )
@@ -113,7 +140,12 @@ class Ollama(Adapter):
         window = count(about.get(f"{text(about.get('general.architecture'))}.context_length"))
         # The server cuts at num_ctx without a word, so that is the window which counts.
         told = re.search(r"^\s*num_ctx\s+(\d{1,9})\s*$", text(answer.get("parameters")), re.M)
-        return ModelInfo(model, context_window=int(told[1]) if told else window)
+        capabilities = answer.get("capabilities")
+        return ModelInfo(
+            model,
+            context_window=int(told[1]) if told else window,
+            features=_features(capabilities) if isinstance(capabilities, list) else None,
+        )
 
     def events(self, frame: Any) -> Iterator[Event]:
         """The events of one line, in order. Raises ProviderError when it reports a failure."""
@@ -152,3 +184,47 @@ class Ollama(Adapter):
         if self._calls and word in {None, "stop"}:
             return Finish(FinishReason.TOOL_CALLS, word)
         return Finish(_FINISH_REASONS.get(word) if word else None, word)
+
+
+def _features(capabilities: list[Any]) -> frozenset[Feature]:
+    """What a model can do. The server sees to it that an answer follows a schema."""
+    found = {feature for name, feature in _FEATURES.items() if name in capabilities}
+    return frozenset({Feature.JSON_SCHEMA, *found})
+
+
+def _messages(messages: Sequence[ChatMessage]) -> JSONObject:
+    return {"messages": [_message(message) for message in messages]}
+
+
+def _prompt(messages: Sequence[ChatMessage]) -> JSONObject:
+    """The same for /api/generate, which servers had before they could chat: one text."""
+    said = [message for message in messages if message.role != "system"]
+    if len(said) == 1:
+        prompt = said[0].content
+    else:
+        turns = [f"{message.role.capitalize()}: {message.content}" for message in said]
+        # An answer that comes last is to be continued.
+        closing = [] if said and said[-1].role == "assistant" else ["Assistant:"]
+        prompt = "\n\n".join(turns + closing)
+    system = "\n\n".join(message.content for message in messages if message.role == "system")
+    images = [image.data for message in said for image in message.images]
+    return {
+        "prompt": prompt,
+        **({"system": system} if system else {}),
+        **({"images": images} if images else {}),
+    }
+
+
+def _message(message: ChatMessage) -> JSONObject:
+    """One message of the request."""
+    told: JSONObject = {"role": message.role, "content": message.content}
+    if message.images:
+        told["images"] = [image.data for image in message.images]
+    if message.tool_calls:
+        told["tool_calls"] = [
+            {"id": call.id, "function": {"name": call.name, "arguments": call.input}}
+            for call in message.tool_calls
+        ]
+    if message.role == "tool":
+        told["tool_call_id"] = message.tool_call_id
+    return told

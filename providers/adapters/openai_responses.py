@@ -40,7 +40,7 @@ class Responses:
         body: JSONObject = {
             "model": self._adapter.target.model,
             "input": [
-                {"role": m.role, "content": m.content} for m in messages if m.role != "system"
+                item for message in messages if message.role != "system" for item in _items(message)
             ],
             "stream": True,
             # Conversations are kept here and nowhere else.
@@ -54,6 +54,16 @@ class Responses:
             body["top_p"] = parameters.top_p
         if parameters.max_tokens is not None:
             body["max_output_tokens"] = parameters.max_tokens
+        if schema := parameters.schema:
+            told = {"name": schema.name, "schema": schema.schema, "strict": schema.is_strict}
+            body["text"] = {"format": {"type": "json_schema", **told}}
+        if (effort := parameters.reasoning_effort) is not None:
+            # Without a summary nothing of the thinking is told.
+            body["reasoning"] = {"effort": effort.value, "summary": "auto"}
+        if parameters.tools:
+            body["tools"] = [_flat(tool) for tool in parameters.tools]
+            if (choice := parameters.tool_choice) is not None:
+                body["tool_choice"] = choice if isinstance(choice, str) else _flat(choice)
         return body
 
     def events(self, value: JSONObject) -> Iterator[Event]:
@@ -135,3 +145,27 @@ class Responses:
             reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
             word = text(response.get("status")) or "completed"
         yield Finish(reason, word)
+
+
+def _items(message: ChatMessage) -> Iterator[JSONObject]:
+    """What a message is here: itself, and its tool calls and results as items of their own."""
+    if message.role == "tool":
+        told = {"call_id": message.tool_call_id, "output": message.content}
+        yield {"type": "function_call_output", **told}
+        return
+    content: Any = message.content
+    if message.images:
+        content = [{"type": "input_text", "text": content}] if content else []
+        for image in message.images:
+            url = f"data:{image.media_type};base64,{image.data}"
+            content.append({"type": "input_image", "image_url": url})
+    if content or not message.tool_calls:
+        yield {"role": message.role, "content": content}
+    for call in message.tool_calls:
+        told = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+        yield {"type": "function_call", **told}
+
+
+def _flat(tool: JSONObject) -> JSONObject:
+    """A tool, or the choice of one, without the level of `function`."""
+    return {"type": "function", **mapping(tool.get("function"))}

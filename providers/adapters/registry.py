@@ -32,6 +32,12 @@ def _classes() -> dict[str, type[Adapter]]:
     return dict(sorted(found.items()))
 
 
+def look_again() -> None:
+    """Forget what was found, for a module that was added while the program runs."""
+    importlib.invalidate_caches()
+    _classes.cache_clear()
+
+
 def kinds() -> list[str]:
     """The names of all kinds, sorted."""
     return list(_classes())

@@ -1,13 +1,16 @@
 /** `<chat-answer>`: one answer. While it is written it follows its run and draws it; at the end it
- * takes over the server's foot, and those blocks that differ (finished ones are never touched).
+ * checks what arrived, and takes over the server's foot and those blocks that differ (finished ones
+ * are never touched, unless the check has failed: then all are taken over).
  *
  * Its `data-status` is `pending` (sent, not answered yet), `running`, or how the run ended.
  */
 
 import { clear, say } from "./announcer.js";
+import * as attachments from "./attachments.js";
+import { agrees, isExact } from "./check.js";
 import { count, seconds } from "./format.js";
 import { announce, fragment } from "./fragments.js";
-import { isSignedOut, SIGNED_OUT } from "./requests.js";
+import { isSignedOut, post, SIGNED_OUT } from "./requests.js";
 import { follow } from "./stream.js";
 import { add, reload, replace } from "./totals.js";
 
@@ -66,7 +69,7 @@ class ChatAnswer extends HTMLElement {
     sentAt = -Infinity;
     this.model = this.dataset.model;
     this.run = this.dataset.run;
-    this.reset();
+    this.blank();
     this.timer = setInterval(() => this.tick(), TICK);
     this.tick();
     clear();
@@ -86,29 +89,43 @@ class ChatAnswer extends HTMLElement {
     });
   }
 
-  /** Nothing drawn yet, or the server starts over. */
-  reset() {
+  /** Nothing has come yet. What the server has drawn stays until its blocks come as events: an
+   * answer that is continued begins with what it had. */
+  blank() {
     this.html = new Map(); // block → the HTML that came for it
     this.closed = new Set();
     this.waitingBlocks = new Set();
+    this.openIndex = null; // of a block that is not drawn yet
+    this.unspoken = [];
     this.calls = new Map();
     this.tokens = 0;
+    this.earlierTokens = -1; // of what it had before this run
+    this.keptBlocks = this.part("blocks").childElementCount;
     this.inputTokens = null;
     this.retry = null;
+    this.hasBegun = false;
     this.hasText = false;
+    this.hasReasoning = false;
     this.reasoningSince = null;
+    this.isEnded = false;
+  }
+
+  /** The server starts over. */
+  reset() {
     this.part("blocks").replaceChildren();
     this.part("tool-calls").replaceChildren();
     this.part("thinking").hidden = true;
-    this.part("thinking-text").textContent = "";
+    this.blank();
   }
 
   receive(event, number) {
-    if (number === 1 && this.html.size) this.reset();
+    if (number === 1 && this.hasBegun) this.reset();
+    this.hasBegun = true;
     switch (event.type) {
       case "metadata":
         this.inputTokens = event.input_tokens;
         this.prompt = event.user_prompt;
+        this.earlierTokens = event.continues?.tokens ?? -1;
         break;
       case "request_data":
         this.maxTokens = event.parameters?.max_tokens ?? null;
@@ -133,12 +150,14 @@ class ChatAnswer extends HTMLElement {
   // Text
 
   block({ index, html, open, tokens }) {
-    this.begin(tokens);
-    if (!this.html.has(index)) announce("answer:block", { run: this.run, index });
+    const isEarlier = tokens <= this.earlierTokens;
+    if (!isEarlier) this.begin(tokens);
+    if (!this.html.has(index) && index >= this.keptBlocks) announce("answer:block", { run: this.run, index });
     this.html.set(index, html);
+    if (open) this.openIndex = index;
     if (!open && !this.closed.has(index)) {
       this.closed.add(index);
-      this.unspoken = [...(this.unspoken ?? []), index];
+      if (!isEarlier) this.unspoken.push(index);
     }
     this.waitingBlocks.add(index);
     this.drawSoon();
@@ -159,7 +178,12 @@ class ChatAnswer extends HTMLElement {
       this.put(blocks, index, this.html.get(index));
     }
     this.waitingBlocks.clear();
-    for (const index of this.unspoken ?? []) say(spoken(blocks.children[index]));
+    if (this.openIndex !== null) {
+      // The open block is the last: what stood behind it is in it now.
+      while (blocks.childElementCount > this.openIndex + 1) blocks.lastElementChild.remove();
+      this.openIndex = null;
+    }
+    for (const index of this.unspoken) say(spoken(blocks.children[index]));
     this.unspoken = [];
   }
 
@@ -171,18 +195,25 @@ class ChatAnswer extends HTMLElement {
       blocks.append(block);
     }
     const block = blocks.children[index];
+    if (index < this.keptBlocks && block.innerHTML === normalised(html)) return;
     const left = block.querySelector("pre, .table-scroll")?.scrollLeft;
     block.innerHTML = html;
     if (left) block.querySelector("pre, .table-scroll").scrollLeft = left;
   }
 
-  think({ content, tokens }) {
-    const now = performance.now();
-    this.reasoningSince ??= now;
-    this.reasoningUntil = now;
-    this.tokens = Math.max(this.tokens, tokens ?? 0);
-    this.part("thinking").hidden = false;
+  think({ content, tokens, earlier }) {
     const text = this.part("thinking-text");
+    if (!this.hasReasoning) {
+      this.hasReasoning = true;
+      this.part("thinking").hidden = false;
+      text.textContent = "";
+    }
+    if (!earlier) {
+      const now = performance.now();
+      this.reasoningSince ??= now;
+      this.reasoningUntil = now;
+    }
+    this.tokens = Math.max(this.tokens, tokens ?? 0);
     const isAtEnd = text.scrollHeight - text.clientHeight - text.scrollTop < 16;
     text.append(content);
     if (isAtEnd) text.scrollTop = text.scrollHeight;
@@ -190,6 +221,7 @@ class ChatAnswer extends HTMLElement {
 
   call({ index, name, arguments: piece }) {
     this.begin();
+    if (!this.calls.size) this.part("tool-calls").replaceChildren();
     if (!this.calls.has(index)) {
       const call = fragment("tool-call").firstElementChild;
       this.calls.set(index, call);
@@ -261,6 +293,7 @@ class ChatAnswer extends HTMLElement {
   // The end
 
   end(event) {
+    this.isEnded = true;
     clearInterval(this.timer);
     this.draw();
     this.part("connection")?.toggleAttribute("hidden", true);
@@ -268,10 +301,23 @@ class ChatAnswer extends HTMLElement {
     this.settle(event);
   }
 
+  /** Whether what arrived is what is stored. It is said in the console; and if it is not, it is
+   * told to the server, which counts that. */
+  async check({ length, view }) {
+    if (!view) return true; // from a server that cannot tell yet
+    const isAsSent = await agrees(this.html, view);
+    const isWhole = isAsSent && view.is_as_stored;
+    announce("run:checked", { run: this.run, isWhole, isExact, length });
+    if (!isAsSent) post(this.dataset.mismatchUrl, { keepalive: true }).catch(() => {});
+    return isWhole;
+  }
+
   /** Asks whether the run is over although its `done` did not reach us. */
   async checkEnd() {
     const answer = await this.result();
     if (!answer) return false;
+    if (this.isEnded) return true; // it has reached us meanwhile
+    this.isEnded = true;
     clearInterval(this.timer);
     announce("run:ended", { run: this.run, event: null });
     this.finish(answer.html);
@@ -290,10 +336,14 @@ class ChatAnswer extends HTMLElement {
   }
 
   async settle(event) {
+    const checked = this.check(event).catch(() => true); // what cannot be compared is not repaired
     for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
       const answer = await this.result().catch(() => null);
+      const isWhole = await checked;
       if (!this.isConnected) return;
       if (answer) {
+        // All of it is read again: nothing that is here is taken for right.
+        if (!isWhole) this.html.clear();
         this.finish(answer.html, event);
         return;
       }
@@ -315,9 +365,9 @@ class ChatAnswer extends HTMLElement {
     const isOpen = this.part("thinking").open;
     this.takeOver("thinking", next);
     this.part("thinking").open = isOpen;
-    if (this.part("tool-calls").textContent.trim() !== next.querySelector("[data-tool-calls]").textContent.trim()) {
-      this.takeOver("tool-calls", next);
-    }
+    const opened = [...this.part("tool-calls").children].map((call) => call.open);
+    this.takeOver("tool-calls", next);
+    [...this.part("tool-calls").children].forEach((call, index) => { call.open = opened[index] ?? false; });
     this.takeOver("foot", next);
     window.htmx.process(this.part("foot"));
     this.closest("[data-entry]").dataset.message = next.closest("[data-entry]").dataset.message;
@@ -347,9 +397,11 @@ class ChatAnswer extends HTMLElement {
     const entry = this.closest("[data-entry]");
     const question = document.querySelector(`[data-entry="user"][data-message="${this.dataset.question}"]`);
     const text = this.prompt ?? question?.querySelector("[data-text]")?.textContent ?? "";
+    // The end tells which are free again. Where it did not reach us, those that were there are.
+    const images = event ? (event.attachments ?? []) : question ? attachments.of(question) : [];
     question?.remove();
     entry.remove();
-    announce("prompt:restore", { text });
+    announce("prompt:restore", { text, attachments: images });
     if (event?.metrics) add(event.metrics);
     announce("run:settled", { run: this.run });
     announce("run:returned");

@@ -4,6 +4,7 @@
  * longer than one box is kept in `state`.
  */
 
+import * as attachments from "./attachments.js";
 import * as drafts from "./drafts.js";
 import { count, plural } from "./format.js";
 import { announce, fragment } from "./fragments.js";
@@ -16,7 +17,7 @@ const STOP_ATTEMPTS = 10; // while the server has not started the run yet
 const hasFieldSizing = CSS.supports("field-sizing", "content");
 
 const state = {
-  sent: null, // {text, print, key} between a send and its answer
+  sent: null, // {text, images, print, key} between a send and its answer
   failed: null, // the same, of a send that got no answer: tried again with the same key
   run: null, // {stopUrl} of the run of this chat
   busySince: Infinity, // since when Stop stands where Send was
@@ -53,6 +54,12 @@ class ChatComposer extends HTMLElement {
     });
     this.part("parameters-toggle").addEventListener("click", () => this.showParameters(this.part("parameters").hidden));
     this.part("alert-close").addEventListener("click", () => this.tell(null));
+    this.part("attach").addEventListener("click", () => this.attach());
+    this.part("attach-input").addEventListener("change", ({ target }) => {
+      this.take(target.files);
+      target.value = ""; // or the same file could not be chosen again
+    });
+    this.prompt.addEventListener("paste", (event) => this.paste(event));
     this.part("box").addEventListener("click", ({ target }) => {
       if (!target.closest("button, a, textarea")) this.prompt.focus();
     });
@@ -64,6 +71,7 @@ class ChatComposer extends HTMLElement {
     });
 
     this.restore();
+    attachments.draw();
     this.showParameters(!this.part("parameters").hidden || Boolean(this.querySelector("[data-parameter][aria-invalid]")), false);
     this.show();
     this.grow();
@@ -80,6 +88,7 @@ class ChatComposer extends HTMLElement {
     const draft = drafts.load(this.chat);
     if (draft.print && draft.key) state.failed ??= { text: draft.text, print: draft.print, key: draft.key };
     if (!this.prompt.value && !state.sent) this.prompt.value = draft.text ?? "";
+    if (!attachments.count() && !state.sent && !state.again) attachments.putBack(draft.attachments ?? []);
     for (const field of this.controls()) {
       const value = draft.values?.[field.name];
       if (value === undefined || field.hasAttribute("aria-invalid")) continue;
@@ -100,7 +109,8 @@ class ChatComposer extends HTMLElement {
     clearTimeout(this.saving);
     const text = state.sent ? [state.sent.text, this.prompt.value].filter(Boolean).join("\n\n") : this.prompt.value;
     const { print, key } = state.sent ?? state.failed ?? {};
-    drafts.save(this.chat, { text, print, key, values: this.values() });
+    const images = [...(state.sent?.images ?? []), ...attachments.ready()];
+    drafts.save(this.chat, { text, attachments: images, print, key, values: this.values() });
   }
 
   saveSoon() {
@@ -144,6 +154,45 @@ class ChatComposer extends HTMLElement {
     announce("composer:changed");
   }
 
+  // Images
+
+  /** Why none can be sent, as a sentence; null where they can. */
+  get blindness() {
+    if (!this.picker?.chosen || this.picker.sees) return null;
+    return `${this.picker.chosen.name} cannot see images. Choose another model to send some.`;
+  }
+
+  attach() {
+    if (this.blindness) this.tell({ text: this.blindness });
+    else this.part("attach-input").click();
+  }
+
+  take(files) {
+    if (!files.length || this.prompt.disabled) return;
+    if (this.blindness) return this.tell({ text: this.blindness });
+    attachments.add(files);
+    if (matchMedia("(pointer: fine)").matches) this.prompt.focus();
+  }
+
+  paste(event) {
+    const { files, types } = event.clipboardData;
+    // Office programs put a picture of the text beside it.
+    if (!files.length || types.includes("text/plain")) return;
+    event.preventDefault();
+    this.take(files);
+  }
+
+  /** Whether images can be sent, and what stands in the way of those that are there. */
+  showImages() {
+    const words = this.blindness;
+    const button = this.part("attach");
+    button.setAttribute("aria-disabled", String(Boolean(words)));
+    button.title = words ?? "Attach images";
+    const note = this.part("tray-note");
+    note.hidden = !words || !attachments.count();
+    note.textContent = note.hidden ? "" : `${this.picker.chosen.name} cannot see images. Choose another model, or remove them.`;
+  }
+
   showParameters(isShown, isAsked = true) {
     this.part("parameters").hidden = !isShown;
     this.part("parameters-toggle").setAttribute("aria-expanded", String(isShown));
@@ -162,7 +211,8 @@ class ChatComposer extends HTMLElement {
     if (hadFocus) this.prompt.focus();
     const length = [...this.prompt.value].length;
     const most = Number(this.prompt.dataset.max);
-    this.part("send").disabled = this.prompt.disabled || !this.prompt.value.trim();
+    this.part("send").disabled = this.prompt.disabled || !this.prompt.value.trim() || attachments.isUploading();
+    this.showImages();
     const counter = this.part("count");
     counter.hidden = length < most * 0.8;
     if (!counter.hidden) counter.textContent = `${count(length)} of ${count(most)}`;
@@ -203,7 +253,11 @@ class ChatComposer extends HTMLElement {
       event.preventDefault();
       event.stopPropagation();
     };
-    if (!text.trim() || state.sent) return refuse();
+    if (state.sent) return refuse();
+    if (!text.trim()) {
+      refuse();
+      return attachments.count() ? this.refuse("Write what to do with the image.") : undefined;
+    }
     if (state.run || state.isRetrying) {
       refuse();
       return this.tell({ text: "An answer is being written in this chat. Wait for it, or stop it.", untilEnd: true });
@@ -212,6 +266,14 @@ class ChatComposer extends HTMLElement {
     if (over > 0) {
       refuse();
       return this.refuse(`The message is ${plural(over, "character", "characters")} too long. It may have ${count(Number(this.prompt.dataset.max))}.`);
+    }
+    if (attachments.isUploading()) {
+      refuse();
+      return this.refuse("An image is still on its way. Send when it is there.");
+    }
+    if (attachments.count() && this.blindness) {
+      refuse();
+      return this.prompt.focus(); // the note in the box says why
     }
     this.tell(null);
     const print = this.print();
@@ -231,14 +293,16 @@ class ChatComposer extends HTMLElement {
 
   /** The request is on its way, with its values taken: the box is free for the next message. */
   sent() {
-    state.sent = this.sending;
+    state.sent = { ...this.sending, images: attachments.take() };
     state.isStopping = false;
     this.prompt.value = "";
     this.grow();
     this.show();
     this.save();
     const pending = fragment("pending");
-    pending.querySelector("[data-text]").textContent = state.sent.text;
+    const bubble = pending.querySelector("[data-text]");
+    bubble.textContent = state.sent.text;
+    if (state.sent.images.length) bubble.before(attachments.list(state.sent.images));
     document.querySelector("[data-transcript]").append(pending);
     announce("run:pending");
   }
@@ -258,6 +322,7 @@ class ChatComposer extends HTMLElement {
     if (!sent) return;
     state.failed = isLost ? sent : null;
     state.sent = null;
+    attachments.putBack(sent.images);
     this.put(sent.text);
   }
 
@@ -302,7 +367,7 @@ document.addEventListener("htmx:beforeSwap", ({ detail }) => {
     }
     detail.target = composer();
     detail.swapOverride = "outerHTML";
-    state.again = { typed: composer().prompt.value };
+    state.again = { typed: composer().prompt.value, images: state.sent?.images ?? [] };
     state.sent = null;
     return;
   }
@@ -326,8 +391,9 @@ document.addEventListener("htmx:afterRequest", ({ detail }) => {
   dropPending();
   const box = composer();
   if (state.again) {
-    const { typed } = state.again;
+    const { typed, images } = state.again;
     state.again = null;
+    attachments.putBack(images);
     const refused = box.prompt.value;
     box.prompt.value = typed;
     box.put(refused);
@@ -412,7 +478,30 @@ document.addEventListener("run:answered", () => {
   state.isRetrying = false;
   composer().show();
 });
-document.addEventListener("prompt:restore", ({ detail }) => detail.text && composer().put(detail.text));
+document.addEventListener("prompt:restore", ({ detail }) => {
+  attachments.putBack(detail.attachments);
+  if (detail.text) composer().put(detail.text);
+});
+document.addEventListener("attachments:changed", ({ detail }) => {
+  if (detail.isNew) composer().part("prompt-errors").replaceChildren();
+  composer().show();
+  composer().saveSoon();
+});
+
+// Images may be dropped anywhere in the chat; a file that misses must not replace the page.
+
+const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+
+for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    const isOver = name !== "drop" && !(name === "dragleave" && !event.relatedTarget);
+    composer().part("box").classList.toggle("is-target", isOver);
+    if (name === "drop") composer().take(event.dataTransfer.files);
+  });
+}
+
 document.addEventListener("notice", ({ detail }) => composer()?.tell(detail));
 
 document.addEventListener("change", ({ target }) => {

@@ -1,7 +1,7 @@
 /** The console: one line an event. */
 
 import { copyWith } from "./clipboard.js";
-import { clockTime, count, money, seconds } from "./format.js";
+import { clockTime, count, money, plural, seconds } from "./format.js";
 
 const MOST = 1_000; // lines
 const NEAR = 24; // px
@@ -58,7 +58,7 @@ function ended(event) {
 }
 
 document.addEventListener("run:started", ({ detail }) => {
-  runs.set(detail.run, { began: detail.began ?? performance.now(), isFresh: detail.isFresh, hasText: false });
+  runs.set(detail.run, { began: detail.began ?? performance.now(), isFresh: detail.isFresh, hasText: false, earlierTokens: -1 });
 });
 
 document.addEventListener("run:event", ({ detail: { run: id, event } }) => {
@@ -68,19 +68,23 @@ document.addEventListener("run:event", ({ detail: { run: id, event } }) => {
     case "metadata":
       write("info", `Stream started, run ${event.run_id.slice(0, 8)}`);
       write("info", `≈${count(event.input_tokens)} tokens in, ${count(event.context_size)} earlier messages`);
+      run.earlierTokens = event.continues?.tokens ?? -1;
+      if (event.continues) write("info", `Goes on with an answer of ≈${count(run.earlierTokens)} tokens`);
       break;
     case "request_data":
       write("info", `Request to ${event.metadata.provider}: ${event.metadata.model}`);
       break;
     case "reasoning":
+      if (event.earlier) break;
       if (!run.isThinking) write("info", "Thinking");
       run.isThinking = true;
       break;
     case "block":
-    case "chunk":
+      if (event.tokens > run.earlierTokens) firstChunk(run);
+      break;
     case "tool_call":
       firstChunk(run);
-      if (event.type === "tool_call" && event.name) write("info", `Tool call: ${event.name}`);
+      if (event.name) write("info", `Tool call: ${event.name}`);
       break;
     case "retry":
       write("warning", `${event.code}: attempt ${event.attempt} of ${event.max_attempts} in ${seconds(event.delay)}`);
@@ -92,9 +96,22 @@ document.addEventListener("run:event", ({ detail: { run: id, event } }) => {
   }
 });
 
+const CONNECTION = {
+  lost: ["warning", "Connection lost"],
+  resumed: ["info", "Connection resumed"],
+  polling: ["warning", "The connection holds the stream back; asking every second instead"],
+};
+
 document.addEventListener("run:connection", ({ detail }) => {
-  if (detail.state === "lost") write("warning", "Connection lost");
-  else write("info", "Connection resumed");
+  write(...CONNECTION[detail.state]);
+});
+
+document.addEventListener("run:checked", ({ detail }) => {
+  if (!detail.isWhole) write("warning", "What arrived differed from what is stored: read again");
+  else if (detail.length) {
+    const how = detail.isExact ? "checked" : "checked by length";
+    write("info", `Text complete: ${plural(detail.length, "character", "characters")}, ${how}`);
+  }
 });
 
 const figure = (text) => (text ? Number(text) : null);

@@ -1,4 +1,5 @@
-/** What was typed and not sent, for each chat: `{text, key, print, values}` in localStorage. */
+/** What was typed and not sent, for each chat, in localStorage: `{text, attachments, key, print,
+ * values}`. */
 
 const KEPT = 60; // drafts; the oldest go first
 const PREFIX = "draft:";
@@ -13,7 +14,7 @@ export function load(chat) {
 
 export function save(chat, draft) {
   try {
-    const isEmpty = !draft.text && !Object.keys(draft.values ?? {}).length;
+    const isEmpty = !draft.text && !draft.attachments?.length && !Object.keys(draft.values ?? {}).length;
     if (isEmpty) localStorage.removeItem(PREFIX + chat);
     else localStorage.setItem(PREFIX + chat, JSON.stringify({ ...draft, at: Date.now() }));
   } catch {

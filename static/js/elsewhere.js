@@ -27,8 +27,8 @@ function key(entry) {
 function isSame(entry, next) {
   if (!entry) return false;
   const status = (root) => root.querySelector("chat-answer")?.dataset.status;
-  const asksAgain = (root) => Boolean(root.querySelector("[data-asks-again]"));
-  return status(entry) === status(next) && (asksAgain(entry) || !asksAgain(next));
+  const offers = (root) => root.querySelectorAll("[data-asks-again], [data-continue]").length;
+  return status(entry) === status(next) && offers(entry) >= offers(next);
 }
 
 const entries = (root) => [...root.querySelectorAll("[data-entry]")];

@@ -53,20 +53,25 @@ document.addEventListener("transcript:changed", watch);
 document.addEventListener("htmx:afterSwap", watch);
 watch();
 
-const asksAgain = ({ elt }) => elt.matches("[data-retry], [data-asks-again]");
+// Retry, Ask again and Continue start a run like the message box does.
 
-function labelRetry(button, words) {
-  const label = button.querySelector("[data-retry-label]");
-  if (label) label.textContent = words;
+const LABELS = "[data-retry-label], [data-continue-label]";
+const asksAgain = ({ elt }) => elt.matches("[data-retry], [data-asks-again], [data-continue]");
+
+function label(button, isRunning) {
+  const words = button.querySelector(LABELS);
+  if (!words) return;
+  if (button.matches("[data-continue]")) words.textContent = isRunning ? "Continuing" : "Continue";
+  else words.textContent = isRunning ? "Retrying" : "Retry";
 }
 
 document.addEventListener("htmx:beforeRequest", ({ detail }) => {
   if (!asksAgain(detail.requestConfig)) return;
-  labelRetry(detail.requestConfig.elt, "Retrying");
+  label(detail.requestConfig.elt, true);
   announce("run:pending", { isRetry: true });
 });
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
   if (!asksAgain(detail.requestConfig)) return;
-  labelRetry(detail.requestConfig.elt, "Retry");
+  label(detail.requestConfig.elt, false);
   announce("run:answered");
 });

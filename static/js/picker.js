@@ -99,9 +99,18 @@ class ConfigPicker extends HTMLElement {
     return true;
   }
 
+  get chosen() {
+    return this.options.find((option) => option.ariaSelected === "true")?.dataset;
+  }
+
   /** The model's name at the provider. */
   get model() {
-    return this.options.find((option) => option.ariaSelected === "true")?.dataset.model;
+    return this.chosen?.model;
+  }
+
+  /** Whether images can be sent to it. */
+  get sees() {
+    return this.chosen?.sees === "true";
   }
 }
 

@@ -1,7 +1,8 @@
 """Chromium, people in it, and the rules that hold in every page of every test.
 
 A test fails when a page writes an error or a warning to the console, throws, opens a dialog of the
-browser, or asks any host but 127.0.0.1; what a test provokes on purpose it allows with `watch`.
+browser, asks any host but 127.0.0.1, or has received something else than what is stored; what a
+test provokes on purpose it allows with `watch`.
 When a test fails, screenshots of its pages are in `test-results/`.
 """
 
@@ -71,14 +72,16 @@ def watch(request: pytest.FixtureRequest) -> Watch:
 def open_browser(
     chromium: Browser, app: AppServer, watch: Watch
 ) -> Iterator[Callable[..., BrowserContext]]:
-    """Opens a window of its own; for a `user`, signed in as them."""
+    """Opens a window of its own; for a `user`, signed in as them. Another `base_url` may lead to
+    the app as well."""
     contexts: list[BrowserContext] = []
 
     def open_one(user: User | None = None, **options: Any) -> BrowserContext:
-        context = chromium.new_context(base_url=app.url, **{**DESKTOP, **options})
+        options = {"base_url": app.url, **DESKTOP, **options}
+        context = chromium.new_context(**options)
         context.set_default_timeout(DEADLINE)
         contexts.append(context)
-        watch.over(context, app.url)
+        watch.over(context, options["base_url"])
         if user:
             sign_in(context, app, user)
         return context
@@ -173,12 +176,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
         result = yield
         if watch := pyfuncitem.stash.get(WATCH, None):
             watch.check()
+            assert (counted := _mismatches()) == watch.mismatches, f"{counted} mismatches"
         return result
     except BaseException as error:
         if watch := pyfuncitem.stash.get(WATCH, None):
             for line in [*_pictures(pyfuncitem.nodeid, watch), *watch.problems]:
                 error.add_note(line)
         raise
+
+
+def _mismatches() -> int:
+    """How often a page had received something else than what is stored."""
+    return sum(Run.objects.values_list("mismatches", flat=True))
 
 
 def _pictures(nodeid: str, watch: Watch) -> Iterator[str]:

@@ -25,6 +25,9 @@ from tests.servers.provider import (
     wait,
 )
 
+# What Chromium and htmx write to the console about requests that do not get through.
+NO_CONNECTION = r"net::ERR_|htmx:(afterRequest|sendError)"
+
 
 def refusal(status: int, message: str, **headers: str) -> list[Step]:
     """The provider's own error, before any text."""
@@ -149,7 +152,7 @@ def test_attempts_before_the_first_chunk_are_shown(
 def test_a_connection_that_is_cut_is_resumed_with_nothing_lost_and_nothing_doubled(
     chat: Chat, openai: Configuration, provider: Provider, app: AppServer, watch: Watch
 ):
-    watch.allow("net::ERR_")
+    watch.allow(NO_CONNECTION)
     gates = [threading.Event() for _ in range(3)]
     provider.reply(
         head(),
@@ -189,7 +192,7 @@ def test_a_connection_that_is_cut_is_resumed_with_nothing_lost_and_nothing_doubl
 def test_while_the_network_is_away_one_quiet_sign_says_so(
     chat: Chat, openai: Configuration, provider: Provider, app: AppServer, watch: Watch
 ):
-    watch.allow("net::ERR_")
+    watch.allow(NO_CONNECTION)
     gates = [threading.Event(), threading.Event()]
     provider.reply(
         head(),
@@ -232,7 +235,7 @@ def test_an_answer_that_ends_while_the_network_is_away_is_complete_when_it_is_ba
     open_browser: Callable[..., BrowserContext],
     ada_user: object,
 ):
-    watch.allow("net::ERR_")
+    watch.allow(NO_CONNECTION)
     gate = threading.Event()
     provider.reply(
         head(), send(openai_chunk("first ")), until(gate), send(openai_chunk("second")), *END
@@ -258,7 +261,7 @@ def test_an_answer_that_ends_while_the_network_is_away_is_complete_when_it_is_ba
 def test_a_request_that_cannot_be_loaded_is_said_and_loaded_later(
     chat: Chat, openai: Configuration, provider: Provider, watch: Watch
 ):
-    watch.allow("net::ERR_FAILED|htmx:(afterRequest|sendError)")
+    watch.allow(NO_CONNECTION)
     provider.reply(*openai_answer("fine"))
     chat.open_monitor()
     chat.page.route("**/monitor/runs/**", lambda route: route.abort())
@@ -275,7 +278,7 @@ def test_a_request_that_cannot_be_loaded_is_said_and_loaded_later(
 def test_a_send_without_a_network_keeps_the_text(
     chat: Chat, openai: Configuration, provider: Provider, watch: Watch
 ):
-    watch.allow("net::ERR_INTERNET_DISCONNECTED|htmx:(afterRequest|sendError)")
+    watch.allow(NO_CONNECTION)
     chat.page.context.set_offline(True)
     chat.ask("hello")
     expect(chat.notice).to_contain_text("The server cannot be reached. Your text is kept")

@@ -122,7 +122,7 @@ def test_the_console_has_one_line_for_each_event(
     chat.ask("hello")
     chat.is_done()
     lines = chat.console.get_by_role("listitem")
-    expect(lines).to_have_count(6)
+    expect(lines).to_have_count(7)
     expect(lines).to_have_text(
         [
             re.compile(pattern)
@@ -134,13 +134,14 @@ def test_the_console_has_one_line_for_each_event(
                 r"infoFirst chunk seen after \d+\.\d\d s$",
                 r"successCompleted: 11 \+ 7 tokens, \$0\.000025, "
                 r"\d+\.\d\d s, first chunk \d+\.\d\d s$",
+                r"infoText complete: 5 characters, checked$",
             )
         ]
     )
     chat.page.get_by_role("button", name="Copy the console").click()
     expect(chat.page.get_by_role("button", name="Copied")).to_be_visible()
     copied = chat.clipboard()
-    assert len(copied.splitlines()) == 6
+    assert len(copied.splitlines()) == 7
     assert "\tinfo\tRequest to openai: double-1\n" in copied
     with chat.page.expect_download() as download:
         chat.page.get_by_role("button", name="Download the console").click()

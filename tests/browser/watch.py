@@ -22,6 +22,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self.mismatches = 0  # that the server has to have counted by the end of the test
         self._contexts: list[BrowserContext] = []
         self._hosts: set[str] = set()
         self._allowed: list[str] = []

@@ -627,6 +627,27 @@ class TestTheInspector:
         nobody = Client(headers={"Accept": HTML}).get(f"/monitor/runs/{run_id}/")
         assert nobody["Location"] == f"/accounts/login/?next=/monitor/runs/{run_id}/"
 
+    @pytest.mark.contract("C5")
+    def test_the_receipt_of_a_stop_and_a_mismatch_are_shown(
+        self, ada: Person, openai: Configuration, provider: Provider
+    ):
+        provider.reply(head(), send(openai_chunk("kept")), hang())
+        run = ada.ask(ada.new_chat(), "hi")
+        with ada.follow(run["events_url"]) as events:
+            next(event for event in events if event.type == "chunk")
+        address = f"/monitor/runs/{run['run_id']}/"
+        assert "Stop receipt" not in ada.http.get(address).text
+        receipt = ada.stop(run)["receipt"]
+        assert "differed" not in ada.http.get(address).text
+        Run.objects.update(mismatches=2)
+        page = ada.http.get(address).text
+        for told in ("Stop receipt", receipt["stopped_at"], "<dd>ada</dd>", "<dd>3</dd>"):
+            assert told in page
+        assert "differed from what is stored, 2 times" in page
+        chat = ada.http.get(f"/chat/{ChatSession.objects.get().pk}/").text
+        assert 'title="After event 3. The connection to the provider was closed in ' in chat
+        assert "Stopped by you" in chat
+
     def test_the_way_back_leads_to_ones_own_chat_and_never_to_a_404(
         self, ada: Person, run_id: str, make_user: Callable[..., User]
     ):

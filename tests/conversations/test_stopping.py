@@ -42,6 +42,7 @@ def test_a_stop_after_the_first_chunk_keeps_the_partial_answer_and_closes_the_pr
     asked_at = time.monotonic()
     stopped = ada.stop(run)
     assert provider.wait_for_request().wait_for_close() - asked_at < 1
+    receipt = stopped.pop("receipt")
     assert stopped == {"stopped": True, "user_message_deleted": False, "user_prompt": "hello"}
     events = ada.events(run)
     done = events[-1].data
@@ -51,6 +52,9 @@ def test_a_stop_after_the_first_chunk_keeps_the_partial_answer_and_closes_the_pr
     assert done["full_response"] == text_of(events) == seen
     assert done["metrics"]["estimated"] is True
     assert done["metrics"]["completion_tokens"] > 0
+    assert done["receipt"] == receipt
+    assert (receipt["stopped_by"], receipt["after_event"]) == ("ada", events[-2].number)
+    assert 0 <= receipt["provider_closed_in"] < 1
     answer = Message.objects.get(pk=done["assistant_message_id"])
     assert (answer.content, answer.status) == (seen, "stopped")
     assert UsageLog.objects.get().status == "stopped"
@@ -68,6 +72,7 @@ def test_a_stop_before_the_first_chunk_takes_the_question_back(
     asked_at = time.monotonic()
     stopped = ada.stop(run)
     assert request.wait_for_close() - asked_at < 1
+    assert stopped.pop("receipt")["after_event"] == 2
     assert stopped == {
         "stopped": True,
         "user_message_deleted": True,
@@ -113,6 +118,9 @@ def test_of_many_stops_at_once_one_stops_and_the_run_has_one_end(
         answers = list(threads.map(lambda _: ada.stop(run), range(8)))
     assert all(answer["user_message_deleted"] is False for answer in answers)
     assert [answer["stopped"] for answer in answers].count(True) == 1
+    receipt = answers[0]["receipt"]
+    assert receipt is not None
+    assert all(answer["receipt"] == receipt for answer in answers)
     events = ada.events(run)
     assert [event.type for event in events if event.type in ("done", "error")] == ["done"]
     assert UsageLog.objects.count() == 1
@@ -126,6 +134,7 @@ def test_a_stop_of_a_finished_run_says_that_it_stopped_nothing(
     assert ada.events(run)[-1].data["stopped"] is False
     assert ada.stop(run)["stopped"] is False
     assert ada.stop(run)["user_message_deleted"] is False
+    assert ada.stop(run)["receipt"] is None
     assert Run.objects.get().status == "done"
 
 

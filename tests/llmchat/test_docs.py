@@ -13,7 +13,7 @@ from django.core.management import call_command, get_commands
 from providers import seeding
 from providers.adapters import demo, registry
 from providers.models import Configuration
-from tests.llmchat.processes import ROOT
+from tests.servers.processes import ROOT
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = {
@@ -178,3 +178,25 @@ def test_keys_encrypted_by_an_old_key_are_encrypted_again_as_the_readme_says(set
     settings.ENCRYPTION_KEYS = [new]
     assert Configuration.objects.get(slug="a").api_key.reveal() == "sk-0123456789"
     assert not Configuration.objects.get(slug="b").api_key
+
+
+# ---- The composition
+
+
+def test_the_composition_uses_only_settings_that_there_are_and_no_open_question():
+    text = (ROOT / "compose.yaml").read_text()
+    app = text.partition("x-llmchat")[2].partition("extra_hosts")[0]
+    settings = set(re.findall(r"^    ([A-Z_]+):", app, re.MULTILINE))
+    assert {"DATABASE_URL", "REDIS_URL"} <= settings
+    listed = set(re.findall(r"^\| `([A-Z_]+)` \|", TEXTS["README.md"], re.MULTILINE))
+    assert settings <= listed
+    asked = set(re.findall(r"\$\{([A-Z_]+)", text))
+    assert asked - listed == {"POSTGRES_PASSWORD"}
+
+
+def test_the_proxy_of_the_composition_holds_nothing_back_and_waits_longer_than_a_ping():
+    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    assert "proxy_buffering off;" in text
+    (timeout,) = re.findall(r"proxy_read_timeout (\d+)s;", text)
+    assert int(timeout) > 15
+    assert "proxy_set_header X-Forwarded-Proto $scheme;" in text

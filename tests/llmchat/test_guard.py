@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.llmchat.processes import Process, running
+from tests.servers.processes import Process, running
 
 COMMANDS = {
     "daphne": ["-m", "daphne", "-p", "0"],

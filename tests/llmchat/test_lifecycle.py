@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 import httpx
 import pytest
 
-from tests.llmchat.processes import Process, running
+from tests.servers.processes import Process, running
 
 Serve = Callable[..., AbstractContextManager[tuple[Process, str]]]
 

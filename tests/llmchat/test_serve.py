@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.llmchat.processes import Process, running
+from tests.servers.processes import Process, running
 
 RUNNING = r"^llmchat is running at (http://localhost:(\d+)/)$"
 

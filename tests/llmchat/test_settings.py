@@ -12,7 +12,7 @@ import pytest
 
 from llmchat import settings
 from llmchat.env import Env
-from tests.llmchat.processes import ROOT
+from tests.servers.processes import ROOT
 
 README = (ROOT / "README.md").read_text()
 ROW = re.compile(r"^\| `([A-Z_]+)` \| ([^|]+) \| ([^|]+) \| ([^|]*)\|$", re.MULTILINE)

@@ -1,10 +1,16 @@
-"""One answer read by an adapter from pieces of bytes, and what it came to."""
+"""One answer, from pieces of bytes or over a socket, and what an adapter makes of it."""
 
+import asyncio
 import random
+import re
 from collections.abc import Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import pairwise
 
-from providers.adapters.base import Adapter
+from providers import client
+from providers.adapters.base import Adapter, ChatMessage, Parameters
+from providers.client import Limits
 from providers.errors import ProviderError
 from providers.events import (
     Event,
@@ -70,12 +76,47 @@ def read(adapter: Adapter, pieces: list[bytes]) -> Answer:
     return answer
 
 
+def ask(adapter: Adapter, limits: Limits) -> Answer:
+    """What comes of asking "hi" over the network, on an event loop of its own."""
+
+    async def alone() -> Answer:
+        try:
+            return await asked(adapter, limits)
+        finally:
+            await client.aclose()
+
+    return asyncio.run(alone())
+
+
+async def asked(adapter: Adapter, limits: Limits) -> Answer:
+    """The same on this event loop; `client.aclose` is left to the caller."""
+    answer = Answer()
+    try:
+        request = adapter.request([ChatMessage("user", "hi")], Parameters())
+        async with aclosing(client.stream(adapter, request, limits)) as batches:
+            async for events in batches:
+                answer.events.extend(events)
+    except ProviderError as error:
+        answer.error = error
+    return answer
+
+
+# Before each byte inside a character, each LF after a CR and each blank line.
+_AWKWARD = re.compile(rb"(?=[\x80-\xbf])|(?<=\r)(?=\n)|(?<=[\r\n])(?=[\r\n])")
+
+
 def split(body: bytes, how: str) -> list[bytes]:
-    """The body in pieces: "whole", "bytes", or of random sizes with `how` as the seed."""
-    if how == "whole":
-        return [body]
-    if how == "bytes":
-        return [body[i : i + 1] for i in range(len(body))]
+    """The body in pieces: "whole", "bytes", "lines", "awkward" or random ones, `how` their seed."""
+    match how:
+        case "whole":
+            return [body]
+        case "bytes":
+            return [body[i : i + 1] for i in range(len(body))]
+        case "lines":
+            return body.splitlines(keepends=True)
+        case "awkward":
+            cuts = [0, *(found.start() for found in _AWKWARD.finditer(body)), len(body)]
+            return [body[i:j] for i, j in pairwise(cuts)]
     sizes = random.Random(how)
     pieces, start = [], 0
     while start < len(body):
@@ -85,4 +126,4 @@ def split(body: bytes, how: str) -> list[bytes]:
     return pieces
 
 
-SPLITS = ("whole", "bytes", "seed 1", "seed 2", "seed 3")
+SPLITS = ("whole", "bytes", "lines", "awkward", "seed 1", "seed 2", "seed 3")

@@ -21,33 +21,51 @@ ROOT = Path(__file__).parents[2]
 RECORDINGS = ROOT.parent / "shared" / "wire" / "recordings"
 SAMPLES = ROOT / "tests" / "samples"
 
-# The kinds whose recordings the base class for OpenAI's form reads as they are.
-OPENAI_FORMATS = {"openai-chat-sse", "openai-responses-sse"}
+# Which kinds read a recording's format. Any OpenAI-shaped server may stand behind any of the
+# OpenAI-compatible kinds, so each of these reads all of them.
+OPENAI_KINDS = ("openai", "openrouter", "local", "airefinery")
+KINDS_OF_FORMAT = {
+    "openai-chat-sse": OPENAI_KINDS,
+    "openai-responses-sse": ("openai",),
+    "ollama-ndjson": ("ollama",),
+    "anthropic-messages-sse": ("anthropic",),
+}
 
 
-def recordings() -> list[Any]:
+def recordings(suffix: str = ".*") -> list[Any]:
+    """Kind, file and description of each recorded stream, for each kind that reads it."""
     found = []
     for meta_path in sorted(RECORDINGS.glob("*.meta.json")):
         name = meta_path.name.removesuffix(".meta.json")
         meta = json.loads(meta_path.read_text())
-        kind = {"ollama-ndjson": "ollama"}.get(meta["format"])
-        if meta["format"] in OPENAI_FORMATS:
-            kind = "openai"
-        if kind:
-            found.append(pytest.param(kind, name, meta, id=name))
+        found += [
+            pytest.param(kind, path, meta, id=f"{name}-as-{kind}")
+            for kind in KINDS_OF_FORMAT.get(meta["format"], ())
+            for path in RECORDINGS.glob(f"{name}{suffix}")
+            if path != meta_path
+        ]
     return found or [
         pytest.param("", "", {}, marks=pytest.mark.skip(reason=f"no recordings in {RECORDINGS}"))
     ]
 
 
+@pytest.mark.contract("P1")
 @pytest.mark.parametrize("how", SPLITS)
-@pytest.mark.parametrize(("kind", "name", "meta"), recordings())
-def test_a_recording_gives_the_same_events_however_its_bytes_are_split(kind, name, meta, how):
-    (path,) = (RECORDINGS / f"{name}{end}" for end in (".sse", ".ndjson") if
-               (RECORDINGS / f"{name}{end}").exists())  # fmt: skip
+@pytest.mark.parametrize(("kind", "path", "meta"), recordings())
+def test_a_recording_gives_the_same_events_however_its_bytes_are_split(kind, path, meta, how):
+    assert_recorded(kind, meta, split(path.read_bytes(), how))
+
+
+@pytest.mark.parametrize("line_end", [b"\r\n", b"\r"], ids=["CRLF", "CR"])
+@pytest.mark.parametrize(("kind", "path", "meta"), recordings(".sse"))
+def test_a_recording_gives_the_same_events_with_other_line_ends(kind, path, meta, line_end):
+    body = path.read_bytes().replace(b"\n", line_end)
+    assert_recorded(kind, meta, split(body, "awkward"))
+
+
+def assert_recorded(kind: str, meta: dict, pieces: list[bytes]) -> None:
     base_url = f"https://host{meta['request']['path'].partition('?')[0]}"
-    adapter = adapter_class(kind)(Target("Conf", "m", base_url))
-    answer = read(adapter, split(path.read_bytes(), how))
+    answer = read(adapter_class(kind)(Target("Conf", "m", base_url)), pieces)
     expect = meta["expect"]
     assert answer.text == expect["text"]
     assert answer.reasoning == (expect["reasoning_text"] or "")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ from django.urls import reverse
 
 from providers.fields import EncryptedText
 from providers.models import Configuration
-from tests.servers.provider import json_answer
+from tests.servers.provider import json_answer, send
 
 pytestmark = pytest.mark.django_db
 MARKED = "sk-marked-5d1f7c"
@@ -309,8 +310,8 @@ class TestSecrets:
         if connection.vendor == "sqlite":
             database = Path(connection.settings_dict["NAME"])
             files += database.parent.glob(f"{database.name}*")
-            assert any(row.api_key.token.encode() in file.read_bytes() for file in files[1:])
-        assert not [file for file in files if MARKED.encode() in file.read_bytes()]
+            assert any(row.api_key.token.encode() in bytes_of(file) for file in files[1:])
+        assert not [file for file in files if MARKED.encode() in bytes_of(file)]
 
     def test_the_history_says_that_a_key_was_set_and_not_which(self, admin_client):
         admin_client.post(reverse(ADD), posted(api_key=MARKED))
@@ -526,6 +527,173 @@ class TestQuestions:
         assert (asked.model, asked.context_window) == ("n <1>", 5)
 
 
+GEMINI = {
+    "kind": "custom",
+    "base_url": "https://models.example",
+    "request_method": "POST",
+    "request_path": "/v1/models/{{model}}:stream?alt=sse",
+    "request_auth": "query",
+    "request_auth_name": "key",
+    "request_messages": "contents",
+    "request_body": '{\r\n  "contents": "{{messages}}"\r\n}',
+    "response_format": "sse",
+    "response_text_path": "candidates.0.content.parts.0.text",
+    "response_finish_path": "candidates.0.finishReason",
+}
+
+
+class TestACustomEndpoint:
+    def add(self, client, **values):
+        return client.post(reverse(ADD), posted(**(GEMINI | values)), follow=True)
+
+    @pytest.mark.contract("P1")
+    def test_it_is_described_in_boxes_that_show_what_is_stored(self, admin_client):
+        self.add(admin_client)
+        row = Configuration.objects.get()
+        assert row.request == {
+            "method": "POST",
+            "path": "/v1/models/{{model}}:stream?alt=sse",
+            "auth": "query",
+            "auth_name": "key",
+            "messages": "contents",
+            "body": '{\n  "contents": "{{messages}}"\n}',
+        }
+        assert row.response == {
+            "format": "sse",
+            "text_path": "candidates.0.content.parts.0.text",
+            "finish_path": "candidates.0.finishReason",
+        }
+        page = admin_client.get(change(row)).text
+        assert 'value="/v1/models/{{model}}:stream?alt=sse"' in page
+        assert '<option value="contents" selected>' in page
+        assert "&quot;contents&quot;: &quot;{{messages}}&quot;" in page
+
+    def test_what_a_file_declared_as_an_object_is_shown_as_json(self, admin_client):
+        row = Configuration.objects.create(
+            name="C", slug="c", kind="custom", model="m", base_url="https://h", response={},
+            request={"body": {"q": "{{prompt}}", "ü": 1}},
+        )  # fmt: skip
+        page = admin_client.get(change(row)).text
+        assert "&quot;q&quot;: &quot;{{prompt}}&quot;,\n  &quot;ü&quot;: 1" in page
+
+    def test_saving_it_as_it_stands_changes_nothing(self, admin_client):
+        self.add(admin_client)
+        row = Configuration.objects.get()
+        self.add(admin_client, slug="other")
+        admin_client.post(change(row), posted(row, **GEMINI))
+        (newest, *_) = LogEntry.objects.all()
+        assert newest.get_change_message() == "No fields changed."
+        former = (row.request, row.response)
+        row.refresh_from_db()
+        assert (row.request, row.response) == former
+
+    @pytest.mark.contract("R12")
+    @pytest.mark.parametrize(
+        ("field", "value", "says"),
+        [
+            ("request_body", '{"q": "{{secret}}", "p": "{{prompt}}"}', "{{secret}} is unknown"),
+            ("request_body", '{"q": 1}', "nothing would be asked"),
+            ("request_body", "{", "no JSON"),
+            ("request_path", "v1", "Begin with /"),
+            ("request_path", "/v1?token=x", "holds a key"),
+            ("request_auth_name", "", "which header"),
+            ("request_auth", "basic", "valid choice"),
+            ("response_text_path", "", "where the text stands"),
+            ("response_text_path", "a..b", "joined by dots"),
+            ("response_format", "xml", "valid choice"),
+            ("base_url", "", "no address of its own"),
+            ("base_url", "http://169.254.169.254/", "link-local"),
+        ],
+    )
+    def test_what_is_wrong_is_said_at_its_box_and_not_stored(
+        self, admin_client, field, value, says
+    ):
+        response = self.add(admin_client, **{field: value})
+        assert says in errors(response, field)
+        assert Configuration.objects.count() == 0
+
+    def test_what_has_no_meaning_is_not_kept_and_not_complained_about(self, admin_client):
+        self.add(admin_client, response_format="text", request_auth="none")
+        row = Configuration.objects.get()
+        assert row.response == {"format": "text"}
+        assert "auth_name" not in row.request
+
+    def test_other_kinds_do_not_look_at_its_boxes(self, admin_client):
+        self.add(admin_client, kind="openai", request_body="{", response_text_path="")
+        row = Configuration.objects.get()
+        assert (row.request, row.response) == ({}, {})
+
+    def test_who_may_only_look_sees_how_it_is_asked(self, staff):
+        Configuration.objects.create(
+            name="C", slug="c", kind="custom", model="m", base_url="https://h",
+            request={"path": "/ask"}, response={"format": "text"},
+        )  # fmt: skip
+        page = staff("view").get(change(Configuration.objects.get())).text
+        assert "/ask" in page
+
+    @pytest.fixture
+    def endpoint(self, provider):
+        made = Configuration(
+            name="C", slug="c", kind="custom", model="m", base_url=provider.url,
+            request={"path": "/ask", "auth": "query", "auth_name": "key"},
+            response={"format": "sse", "text_path": "delta", "finish_path": "why",
+                      "prompt_tokens_path": "in"},
+            system_instructions="Be brief.", max_tokens=50,
+        )  # fmt: skip
+        made.set_api_key(MARKED)
+        made.save()
+        return made
+
+    @pytest.mark.contract("P6")
+    def test_a_test_asks_it_and_shows_what_was_read(self, admin_client, provider, endpoint):
+        events = [{"delta": "Hel"}, {"delta": f"lo <b> {MARKED}"}, {"why": "STOP", "in": 5}]
+        provider.reply(*(send(f"data: {json.dumps(event)}\n\n") for event in events))
+        page = admin_client.post(change(endpoint, "test"), follow=True)
+        first, *details = said(page)
+        assert re.fullmatch(r"The endpoint answers\. \(\d+\.\d\d s\)", first)
+        assert details == [
+            "Text: Hello <b> [hidden]",
+            "Finish: stop, the endpoint said STOP",
+            "Tokens: 5 in, not told out",
+        ]
+        assert "Hello &lt;b&gt;" in page.text
+        asked = provider.wait_for_request().json
+        assert [message["role"] for message in asked["messages"]] == ["system", "user"]
+        assert asked["max_tokens"] == 50
+
+    @pytest.mark.contract("P6")
+    def test_where_no_text_was_found_its_first_lines_are_shown(
+        self, admin_client, provider, endpoint
+    ):
+        said_by_it = f'data: {{"text": "{MARKED}"}}\r\n\r\n' + "data: {}\n\n" * 20
+        provider.reply(send(said_by_it))
+        first, *details = said(admin_client.post(change(endpoint, "test"), follow=True))
+        assert first.startswith("STREAM_INTERRUPTED")
+        assert "no text was found" in first
+        assert details == ['Line 1: data: {"text": "[hidden]"}'] + [
+            f"Line {number}: data: {{}}" for number in range(2, 6)
+        ]
+
+    def test_a_long_answer_is_shown_in_part_and_a_key_is_never_cut_in_half(
+        self, admin_client, provider, endpoint
+    ):
+        provider.reply(send("x" * 290 + MARKED + "\n" + "y" * 3_690 + MARKED))
+        _, *details = said(admin_client.post(change(endpoint, "test"), follow=True))
+        assert details == [f"Line 1: {'x' * 290}[hidden]"]
+
+    @pytest.mark.contract("A15")
+    def test_of_a_refusal_only_the_code_is_told(self, admin_client, provider, endpoint):
+        provider.reply(*json_answer({"error": {"message": "internal page"}}, 401))
+        (message,) = said(admin_client.post(change(endpoint, "test"), follow=True))
+        assert message.startswith("API_KEY_INVALID")
+        assert "internal" not in message
+
+    def test_it_has_no_list_of_models(self, admin_client, endpoint):
+        assert change(endpoint, "models") not in admin_client.get(change(endpoint)).text
+        (message,) = said(admin_client.post(change(endpoint, "models"), follow=True))
+        assert message.startswith("INVALID_REQUEST")
+
+
 class Forms(HTMLParser):
     """Forms of a page: their addresses and what their inputs hold."""
 
@@ -566,3 +734,10 @@ class TestPages:
         page = admin_client.get("/admin/").text
         assert "llmchat admin" in page
         assert "Back to the chat" in page
+
+
+def bytes_of(file: Path) -> bytes:
+    """What a file holds, read by another process: where one closes a file of an SQLite database,
+    all locks that it has on it are gone, and with them the database for this process
+    (sqlite.org/howtocorrupt.html, "Posix advisory locks canceled")."""
+    return subprocess.run(["cat", str(file)], stdout=subprocess.PIPE, check=True).stdout

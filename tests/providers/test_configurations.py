@@ -6,6 +6,7 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from providers import addresses
+from providers.adapters.base import Feature
 from providers.addresses import BadAddress
 from providers.models import Configuration
 
@@ -323,3 +324,27 @@ class TestRows:
     def test_a_row_of_a_kind_that_is_gone_can_still_be_shown(self):
         row = self.make(kind="gone")
         assert row.host == ""
+
+
+@pytest.mark.contract("P6")
+def test_a_model_brings_along_what_it_can_do_and_what_it_refuses(db):
+    row = Configuration.objects.create(name="C", slug="c", kind="openrouter", model="a/b")
+    told = {"capabilities": ["text", "vision"], "refused_parameters": ["temperature"]}
+    assert row.take_model("a/c", **told) == ["model", "capabilities", "refused_parameters"]
+    row.refresh_from_db()
+    assert row.supports(Feature.VISION)
+    assert not row.supports(Feature.TOOLS)
+    assert row.supports(Feature.STREAMING)
+    unknown = {"capabilities": None, "refused_parameters": None}
+    assert row.take_model("a/c", **unknown) == []
+    row.take_model("a/d", **unknown)
+    row.refresh_from_db()
+    assert (row.capabilities, row.refused_parameters) == ([], [])
+    assert row.supports(Feature.TOOLS)
+
+
+@pytest.mark.parametrize("value", [["flying"], "tools", {"tools": 1}, [1], [["tools"]]])
+def test_abilities_that_are_none_are_refused(db, value):
+    row = Configuration(name="C", slug="c", kind="openai", model="m", capabilities=value)
+    with pytest.raises(ValidationError, match="capabilities"):
+        row.full_clean()

@@ -140,3 +140,15 @@ def test_a_model_that_does_not_tell_its_window_in_time_hides_none_of_the_others(
     provider.route(hang(), path="/api/show", model="b")
     found = probe.run(probe.models(configuration("ollama", key="", base_url=provider.url)))
     assert [(model.id, model.context_window) for model in found] == [("a", 4096), ("b", None)]
+
+
+@pytest.mark.contract("P6")
+def test_openrouters_key_is_tested_though_its_list_is_open_to_all(provider):
+    provider.route(*json_answer({"data": [{"id": "m"}]}), path="/models")
+    refusal = {"error": {"code": 401, "message": "User not found."}}
+    provider.route(*json_answer(refusal, 401), path="/key")
+    row = Configuration(name="T", slug="t", kind="openrouter", model="m", base_url=provider.url)
+    row.set_api_key("sk-marked")
+    assert probe.run(probe.test(row)).code == "API_KEY_INVALID"
+    provider.route(*json_answer({"data": {"label": "x"}}), path="/key")
+    assert probe.run(probe.test(row)).ok

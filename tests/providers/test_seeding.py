@@ -6,9 +6,10 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
+from providers.adapters.base import ChatMessage, Parameters
 from providers.fields import EncryptedText
 from providers.models import Configuration
-from providers.seeding import _ollama_address
+from providers.seeding import KNOWN_KEYS, _ollama_address
 from tests.servers.provider import json_answer
 
 pytestmark = pytest.mark.django_db
@@ -92,6 +93,47 @@ class TestWhatIsFound:
             Decimal("0.075"),
             Decimal("0.60"),
         )
+
+    @pytest.mark.contract("P8")
+    @pytest.mark.parametrize(
+        ("variable", "slug", "model", "address"),
+        [
+            ("OPENROUTER_API_KEY", "openrouter", "openrouter/auto", "https://openrouter.ai/"),
+            ("ANTHROPIC_API_KEY", "anthropic", "claude-sonnet-4-5", "https://api.anthropic.com/"),
+            (
+                "AIREFINERY_API_KEY",
+                "airefinery",
+                "openai/gpt-oss-120b",
+                "https://api.airefinery.accenture.com/",
+            ),
+        ],
+    )
+    def test_each_key_in_the_environment_makes_its_own_configuration(
+        self, settings, variable, slug, model, address
+    ):
+        settings.PROVIDER_KEYS = {variable: MARKED}
+        assert f"created {slug}" in seed()
+        row = get(slug)
+        assert (row.kind, row.model, row.base_url) == (slug, model, "")
+        assert (row.is_active, row.is_default, row.api_key.reveal()) == (True, False, MARKED)
+        adapter = row.adapter_class(row.target())
+        request = adapter.request([ChatMessage("user", "hi")], row.default_parameters)
+        assert request.url.startswith(address)
+        assert any(MARKED in value for value in request.headers.values())
+        assert f"unchanged {slug}" in seed()
+
+    @pytest.mark.contract("P7")
+    def test_a_price_that_nobody_told_is_unknown_and_not_free(self, settings):
+        settings.PROVIDER_KEYS = {"OPENROUTER_API_KEY": MARKED, "AIREFINERY_API_KEY": MARKED}
+        seed()
+        labels = {get(slug).price_label for slug in ("openrouter", "airefinery")}
+        assert labels == {"price unknown"}
+
+    def test_all_keys_together_make_one_configuration_each(self, settings):
+        settings.PROVIDER_KEYS = dict.fromkeys(KNOWN_KEYS, MARKED)
+        seed()
+        slugs = set(Configuration.objects.values_list("slug", flat=True))
+        assert slugs == {"demo", "openai", "openrouter", "anthropic", "airefinery"}
 
     def test_a_replaced_key_in_the_environment_is_taken_over(self, settings):
         settings.PROVIDER_KEYS = {"OPENAI_API_KEY": "sk-old"}
@@ -218,6 +260,41 @@ class TestAFile:
         assert (row.extra_headers, row.extra_body) == ({"X-Team": "a"}, {"seed": 3, "penalty": 0.5})
         assert (get("local").is_active, get("local").price_label) == (False, "free")
         assert not Configuration.objects.filter(slug="demo").exists()
+
+    @pytest.mark.contract("P8")
+    def test_a_file_declares_how_a_custom_endpoint_is_asked_and_read(self, file):
+        text = """
+            [[configuration]]
+            slug = "own"
+            name = "Own"
+            kind = "custom"
+            model = "m"
+            base_url = "http://127.0.0.1:8001/ask"
+            request = {body = {prompt = "{{prompt}}", top_k = 40, bias = 0.5}}
+            response = {format = "ndjson", text_path = "out.text"}
+        """
+        assert seed(file=file(text)) == ["created own"]
+        row = get("own")
+        request = row.adapter_class(row.target()).request([ChatMessage("user", "hi")], Parameters())
+        assert request.body == {"prompt": "hi", "top_k": 40, "bias": 0.5}
+        assert row.response == {"format": "ndjson", "text_path": "out.text"}
+        assert seed(file=file(text)) == ["unchanged own"]
+        broken = text.replace("ndjson", "telepathy")
+        with pytest.raises(CommandError, match=r"configuration own: response: "):
+            seed(file=file(broken))
+
+    @pytest.mark.contract("P8")
+    def test_a_file_declares_a_local_server_which_is_free_and_needs_no_key(self, file):
+        text = """
+            [[configuration]]
+            slug = "home"
+            name = "Home"
+            kind = "local"
+            model = "qwen3"
+            base_url = "http://127.0.0.1:1234"
+        """
+        assert seed(file=file(text)) == ["created home"]
+        assert (get("home").price_label, get("home").adapter_class.needs_key) == ("free", False)
 
     @pytest.mark.contract("P8")
     def test_run_again_it_updates_by_slug(self, file):

@@ -5,8 +5,11 @@ import json
 import time
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from providers.errors import ProviderFailure
 from providers.wire import (
@@ -19,6 +22,7 @@ from providers.wire import (
     valid_text,
 )
 from tests.providers.answers import SPLITS, split
+from tests.providers.properties import cuts, prop
 
 CASES = Path(__file__).parents[2].parent / "shared" / "wire" / "framing-cases.json"
 
@@ -31,6 +35,20 @@ def cases() -> list[object]:
 
 def frames(splitter, pieces: list[bytes]) -> list:
     return [f for piece in pieces for f in splitter.feed(piece)] + list(splitter.close())
+
+
+def outcome(splitter, pieces: list[bytes]) -> tuple[list, str]:
+    """The frames, and the message of the error that ended them, if one did."""
+    found: list = []
+    try:
+        for piece in pieces:
+            for frame in splitter.feed(piece):
+                found.append(frame)
+        for frame in splitter.close():
+            found.append(frame)
+    except ProviderFailure as error:
+        return found, error.message
+    return found, ""
 
 
 def until_failure(splitter, pieces: list[bytes]) -> tuple[list, ProviderFailure]:
@@ -179,3 +197,108 @@ def test_plain_text_gives_each_read_at_once():
 def test_text_is_made_valid(text, valid):
     assert valid_text(text) == valid
     valid_text(text).encode()
+
+
+# ---- Properties: what holds for anything that could be sent, cut anywhere
+
+LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
+# Characters at which other splitters cut, and those of several bytes, come often.
+CHARACTERS = st.one_of(
+    st.sampled_from("\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e: \ufeff\0😀é"),
+    st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"),
+)
+LINES = st.text(CHARACTERS, max_size=20)
+NAMES = st.text(CHARACTERS, min_size=1, max_size=8)
+EVENTS = st.lists(
+    st.builds(SSEFrame, st.none() | NAMES, st.lists(LINES, min_size=1, max_size=3).map("\n".join)),
+    max_size=5,
+)
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=3)
+# Bytes of the formats' own alphabet: chance alone would seldom make an event of them.
+WIRE_BYTES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                b"data:", b"data: ", b"event: e", b"error: x", b": ping", b"id: 1", b"retry",
+                b"\n", b"\r", b"\r\n", b"\n\n", b" ", b"{", b"}", b'{"a":1}', b"[DONE]",
+                b"\xef\xbb\xbf", b"\xef", b"\xff", "\u2028😀".encode(), b"\xf0\x9f",
+            ]
+        ),
+        st.binary(max_size=4),
+    ),
+    max_size=25,
+).map(b"".join)  # fmt: skip
+
+
+def written(events: list[SSEFrame], line_end: bytes, space: bytes, comment: str) -> bytes:
+    """These events as a stream, with a comment between every two lines."""
+    lines: list[bytes] = []
+    for event in events:
+        if event.event is not None:
+            lines.append(b"event:" + space + event.event.encode())
+        lines += [b"data:" + space + line.encode() for line in event.data.split("\n")]
+        lines.append(b"")
+    between = b":" + comment.encode() + line_end
+    return b"".join(between + line + line_end for line in lines)
+
+
+@prop
+@given(EVENTS, LINE_ENDS, LINES, st.data())
+def test_events_come_back_as_they_were_written_however_they_are_cut(
+    events, line_end, comment, data
+):
+    # With a space after the colon, what begins with one keeps its own.
+    body = written(events, line_end, b" ", comment)
+    assert frames(SSE(), data.draw(cuts(body))) == events
+
+
+@prop
+@given(st.lists(JSON_VALUES, max_size=6), st.sampled_from([b"\n", b"\r\n", b" \n\n"]), st.data())
+def test_json_values_come_back_as_they_were_written_however_they_are_cut(values, line_end, data):
+    body = b"".join(json.dumps(value, ensure_ascii=False).encode() + line_end for value in values)
+    assert frames(NDJSON(), data.draw(cuts(body))) == values
+    # The last line needs no end of its own.
+    without = body.rstrip()
+    assert frames(NDJSON(), data.draw(cuts(without))) == values
+
+
+@prop
+@given(st.lists(OBJECTS, min_size=1, max_size=4), st.data())
+def test_objects_without_their_field_name_come_back_too(values, data):
+    """JSON lines where an event stream was asked for (airefinery.md)."""
+    body = b"".join(json.dumps(value).encode() + b"\n" for value in values)
+    found = frames(SSEOrJSON(), data.draw(cuts(body)))
+    assert [json.loads(frame.data) for frame in found] == values
+
+
+@prop
+@given(WIRE_BYTES, st.sampled_from([SSE, SSEOrJSON, NDJSON]), st.data())
+def test_any_bytes_give_the_same_however_they_are_cut(body, splitter_class, data):
+    whole = outcome(splitter_class("Conf"), [body])
+    assert outcome(splitter_class("Conf"), data.draw(cuts(body))) == whole
+
+
+@prop
+@given(WIRE_BYTES, st.sampled_from([SSE, SSEOrJSON, NDJSON]), st.integers(1, 40), st.data())
+def test_a_limit_ends_any_bytes_in_the_same_way_and_is_never_passed(
+    body, splitter_class, limit, data
+):
+    splitter = splitter_class("Conf", limit)
+    found, failure = outcome(splitter, data.draw(cuts(body)))
+    assert (found, failure) == outcome(splitter_class("Conf", limit), [body])
+    kept: Any = splitter if isinstance(splitter, SSE | NDJSON) else splitter._splitter
+    assert kept is None or len(kept._rest) <= limit
+
+
+@prop
+@given(st.binary(max_size=40), st.data())
+def test_plain_text_is_the_same_however_it_is_cut(body, data):
+    text = "".join(frames(PlainText(), data.draw(cuts(body))))
+    assert text == body.decode("utf-8-sig", "replace")

@@ -16,6 +16,7 @@ A *script* is a list of steps, done in order for one request:
     raw(b"HTTP/1.1 …")               bytes outside all framing
     wait(0.05)                       a pause in seconds
     until(event)                     a pause until a threading.Event is set
+    repeat(b"x")                     the same bytes for ever, as fast as the client takes them
     hang()                           nothing more, until the client closes
     reset()                          RST: what a crashed server or a cut cable looks like
     close()                          a clean FIN at once, wherever that is
@@ -72,13 +73,18 @@ class Until:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Close:
     """How the response ends. `how` is end, close, reset or hang."""
 
     how: str
 
 
-Step = Head | Send | Wait | Until | Close
+Step = Head | Send | Wait | Until | Repeat | Close
 
 
 def head(
@@ -105,6 +111,10 @@ def wait(seconds: float) -> Wait:
 
 def until(event: threading.Event) -> Until:
     return Until(event)
+
+
+def repeat(data: bytes) -> Repeat:
+    return Repeat(data)
 
 
 def hang() -> Close:
@@ -333,6 +343,20 @@ class Provider:
         self.wait_for_request()
         return self.requests[-1].wait_for_close(timeout)
 
+    @property
+    def busy(self) -> int:
+        """How many connections are in the middle of a request or of its answer."""
+        return sum(connection.is_busy for connection in list(self._open))
+
+    def close_idle(self) -> None:
+        """Closes the connections that wait for another request, as servers do after a while."""
+        self._loop.call_soon_threadsafe(self._close_idle)
+
+    def _close_idle(self) -> None:
+        for connection in list(self._open):
+            if not connection.is_busy:
+                connection.transport.close()
+
     # life
 
     def start(self) -> "Provider":
@@ -399,7 +423,10 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._arrived = asyncio.Event()
         self._gone = asyncio.Event()
+        self._may_write = asyncio.Event()
+        self._may_write.set()
         self._served: list[Recorded] = []
+        self.is_busy = False
         self.task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -415,6 +442,12 @@ class _Connection(asyncio.Protocol):
         self._buffer += data
         self._arrived.set()
 
+    def pause_writing(self) -> None:
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        self._may_write.set()
+
     def eof_received(self) -> bool:
         self._note_close()
         return False
@@ -427,6 +460,7 @@ class _Connection(asyncio.Protocol):
         now = time.monotonic()
         self._gone.set()
         self._arrived.set()
+        self._may_write.set()
         for request in self._served:
             if request.closed_at is None:
                 request.closed_at = now
@@ -434,10 +468,12 @@ class _Connection(asyncio.Protocol):
 
     async def _serve(self) -> None:
         while request := await self._request():
+            self.is_busy = True
             self._served.append(request)
             self._provider._record(request)
             if not await self._perform(self._provider._script(request)):
                 return
+            self.is_busy = False
 
     async def _request(self) -> Recorded | None:
         """The next request, None when the client has gone."""
@@ -484,9 +520,9 @@ class _Connection(asyncio.Protocol):
                     chunked = step.chunked
                     self.transport.write(_head_bytes(step))
                 case Send(data, is_raw):
-                    if chunked and not is_raw:
-                        data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-                    self.transport.write(data)
+                    self.transport.write(_framed(data) if chunked and not is_raw else data)
+                case Repeat(data):
+                    await self._repeat(_framed(data) if chunked else data)
                 case Wait(seconds):
                     await self._pause(seconds)
                 case Until(event):
@@ -496,6 +532,12 @@ class _Connection(asyncio.Protocol):
                 case Close(how):
                     return await self._finish(how, chunked=chunked)
         return False
+
+    async def _repeat(self, data: bytes) -> None:
+        while not self._gone.is_set():
+            self.transport.write(data)
+            await asyncio.sleep(0)
+            await self._may_write.wait()
 
     async def _pause(self, seconds: float) -> None:
         if seconds <= 0:
@@ -523,6 +565,11 @@ class _Connection(asyncio.Protocol):
             case _:
                 self.transport.close()
         return False
+
+
+def _framed(data: bytes) -> bytes:
+    """As a chunk of HTTP; an empty one would be the end of the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 _REASONS = {200: "OK", 308: "Permanent Redirect", 401: "Unauthorized", 429: "Too Many Requests"}

@@ -1,12 +1,13 @@
-"""A server in a process of its own, and waiting for what it says."""
+"""A command in a process of its own, and waiting for what it says."""
 
 import os
+import pwd
 import queue
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,19 +16,32 @@ DEADLINE = 20.0  # s, for anything that is waited for
 
 
 class Process:
-    """A running command; `said` holds the lines it wrote so far, to both outputs."""
+    """A running command; `said` holds the lines it wrote so far, to both outputs.
 
-    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
+    `user` is whom it runs as, where root may not run it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path = ROOT,
+        user: str | None = None,
+    ) -> None:
         self.said: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._popen = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            user=user,
+            group=user and _group_of(user),
+            extra_groups=[] if user else None,
         )
+        self.pid = self._popen.pid
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -49,9 +63,9 @@ class Process:
     def send_signal(self, number: int) -> None:
         self._popen.send_signal(number)
 
-    def end(self) -> int:
+    def end(self, deadline: float = DEADLINE) -> int:
         """Waits until it has ended by itself; the exit code."""
-        code = self._popen.wait(DEADLINE)
+        code = self._popen.wait(deadline)
         self._reader.join(DEADLINE)
         while (line := self._lines.get(timeout=DEADLINE)) is not None:
             self.said.append(line)
@@ -62,6 +76,10 @@ class Process:
             self._popen.kill()
         self._popen.wait(DEADLINE)
         self._reader.join(DEADLINE)
+
+
+def _group_of(user: str) -> int:
+    return pwd.getpwnam(user).pw_gid
 
 
 @contextmanager
