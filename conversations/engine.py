@@ -26,6 +26,7 @@ from typing import assert_never
 from uuid import UUID
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from conversations import events, recovery, runs
@@ -63,7 +64,7 @@ from providers.tokens import TokenCounter
 log = logging.getLogger(__name__)
 
 STOP_PATIENCE = 5.0  # s that it may take to stop a run and store its end
-SWEEP_INTERVAL = 3.0  # s between two looks for runs whose worker is gone
+SWEEP_INTERVAL = 1.0  # s between two looks for runs whose worker is gone
 JITTER = 0.25  # of a retry's delay, so that runs that failed together do not return together
 
 
@@ -471,15 +472,31 @@ class Engine:
             live.cut_short(Cut.STORAGE_FAILED)
 
     async def _sweep_forever(self) -> None:
+        patient_until = 0.0  # monotonic
         while True:
             try:
-                ended = await in_database(recovery.recover)(set(self._live))
+                await self._recover(is_patient=monotonic() < patient_until)
+            except (OperationalError, InterfaceError, TimeoutError) as error:
+                # A lease that ran out while nobody could renew it tells nothing: each process gets
+                # as long as a lease to come back with its runs.
+                patient_until = monotonic() + self.journal.lease
+                log.warning("looking for lost runs failed, the database is away: %s", error)
             except Exception:  # a look that failed must not be the last one
                 log.exception("looking for lost runs failed")
-            else:
-                for run_id in ended:
-                    log.warning("run %s was interrupted: its process is gone", run_id)
             await asyncio.sleep(SWEEP_INTERVAL)
+
+    async def _recover(self, *, is_patient: bool) -> None:
+        """Ends the runs that are lost; one that is patient only asks whether the database answers.
+        Raises TimeoutError if it took so long that others may have missed to renew their leases."""
+        asked_at = monotonic()
+        await in_database(Run.objects.running().exists)()
+        if monotonic() - asked_at > self.journal.lease / 2:
+            raise TimeoutError("it answered late")
+        if is_patient:
+            return
+        for run_id, end in (await in_database(recovery.recover)(set(self._live))).items():
+            log.warning("run %s was interrupted: its process is gone", run_id)
+            self.journal.show_end(run_id, end)
 
 
 def _known(given: int | None, estimated: int) -> int:

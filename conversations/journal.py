@@ -233,6 +233,11 @@ class Journal:
         elif isinstance(end, StopRequested):
             self._on_stop(run_log.run_id)
 
+    def show_end(self, run_id: UUID, end: RunEvent) -> None:
+        """Tells the readers of a run whose owner is gone how it ended. It is stored already."""
+        self._bus.publish(run_id, (end,))
+        asyncio.get_running_loop().call_later(LINGER, self._bus.forget, run_id)
+
     def _forget(self, run_log: RunLog) -> None:
         self._open.pop(run_log.run_id, None)
         if run_log.is_lost:

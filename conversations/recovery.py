@@ -22,11 +22,11 @@ from providers.tokens import estimate
 OPENING = 4  # events at the most that come before those of the provider
 
 
-def recover(alive: Collection[UUID]) -> list[UUID]:
+def recover(alive: Collection[UUID]) -> dict[UUID, RunEvent]:
     """Ends the runs whose lease has run out, as INTERRUPTED.
 
-    `alive` are the runs that the caller drives itself, whatever their lease says. Gives the ids
-    of the runs that it ended.
+    `alive` are the runs that the caller drives itself, whatever their lease says. Gives the end
+    events of the runs that it ended.
     """
     expired = (
         Run.objects.running()
@@ -34,10 +34,11 @@ def recover(alive: Collection[UUID]) -> list[UUID]:
         .exclude(pk__in=alive)
         .values_list("pk", flat=True)
     )
-    return [run_id for run_id in expired if _recover(run_id)]
+    ends = {run_id: _recover(run_id) for run_id in expired}
+    return {run_id: end for run_id, end in ends.items() if end}
 
 
-def _recover(run_id: UUID) -> bool:
+def _recover(run_id: UUID) -> RunEvent | None:
     with transaction.atomic():
         # Looked at again under the lock: another process may have been faster, or the worker
         # may have come back and renewed its lease.
@@ -49,12 +50,12 @@ def _recover(run_id: UUID) -> bool:
             .first()
         )
         if run is None:
-            return False
+            return None
         stored = stored_events(run_id)
         number = stored[-1].number + 1
         end = runs.finish(run_id, _interrupted(run, stored), number)
         EventBatch.objects.create(run=run, first=number, last=number, lines=end.data)
-    return True
+    return end
 
 
 def _interrupted(run: Run, stored: list[RunEvent]) -> Outcome:

@@ -8,18 +8,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import OperationalError, transaction
+from django.db import OperationalError
 from django.utils import timezone
 
 from conversations import journal as journal_module
-from conversations import recovery, runs
 from conversations.background import in_database
 from conversations.bus import KEPT_EVENTS, LocalBus
-from conversations.errors import Interrupted
 from conversations.events import RunEvent, chunk, from_lines, to_lines
 from conversations.journal import Journal, stored_events
-from conversations.models import ChatSession, EventBatch, Message, Run, UsageLog
-from providers.models import Configuration
+from conversations.models import EventBatch, Run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -339,78 +336,3 @@ def test_a_batch_reads_back_as_it_was_written():
     ]
     assert from_lines(7, to_lines(events)) == events
     assert to_lines(events).isascii()
-
-
-class TestRecovery:
-    """Runs whose process is gone (G2, D2)."""
-
-    @pytest.fixture
-    def orphan(self, django_user_model: Any) -> Run:
-        user = django_user_model.objects.create_user("ada")
-        chat = ChatSession.objects.create(user=user)
-        question = Message.objects.create(session=chat, role="user", content="hi")
-        configuration = Configuration.objects.create(
-            name="c", slug="c", kind="openai", model="m", input_price=1, output_price=2
-        )
-        run = Run.objects.create(
-            user=user,
-            session=chat,
-            configuration=configuration,
-            configuration_slug="c",
-            provider="openai",
-            model="m",
-            user_message=question,
-            worker=uuid4(),
-            lease_until=timezone.now() - timedelta(seconds=1),
-        )
-        EventBatch.objects.create(
-            run=run, first=1, last=4, lines=to_lines(event(number) for number in range(1, 5))
-        )
-        return run
-
-    @pytest.mark.contract("F15")
-    def test_an_orphan_ends_interrupted_with_its_text_and_the_next_number(self, orphan: Run):
-        assert recovery.recover([]) == [orphan.pk]
-        orphan.refresh_from_db()
-        assert (orphan.status, orphan.error_code) == ("interrupted", "INTERRUPTED")
-        events = stored_events(orphan.pk)
-        assert [event.number for event in events] == [1, 2, 3, 4, 5]
-        assert events[-1].fields["code"] == "INTERRUPTED"
-        assert events[-1].fields["message"] == str(Interrupted())
-        answer = Message.objects.get(written_by=orphan)
-        assert (answer.content, answer.status) == ("1 2 3 4 ", "failed")
-        usage = UsageLog.objects.get()
-        assert (usage.status, usage.is_estimated, usage.cost_source) == (
-            "interrupted",
-            True,
-            "estimated",
-        )
-
-    def test_an_end_is_given_once(self, orphan: Run):
-        recovery.recover([])
-        assert recovery.recover([]) == []
-        assert len(stored_events(orphan.pk)) == 5
-
-    def test_a_lease_that_holds_protects_a_run(self, orphan: Run):
-        Run.objects.update(lease_until=timezone.now() + timedelta(seconds=5))
-        assert recovery.recover([]) == []
-
-    def test_a_process_does_not_take_its_own_runs_for_lost(self, orphan: Run):
-        assert recovery.recover([orphan.pk]) == []
-
-    def test_without_any_text_the_question_stays_and_no_answer_is_made(self, orphan: Run):
-        EventBatch.objects.update(first=1, last=1, lines='{"type":"metadata","user_prompt":"hi"}')
-        recovery.recover([])
-        assert [message.role for message in Message.objects.all()] == ["user"]
-        assert Message.objects.get().status == "failed"
-
-    def test_the_end_is_stored_or_nothing_is(self, orphan: Run, monkeypatch: pytest.MonkeyPatch):
-        def broken(*_: Any) -> None:
-            raise ZeroDivisionError
-
-        monkeypatch.setattr(runs, "_log_usage", broken)
-        with pytest.raises(ZeroDivisionError), transaction.atomic():
-            recovery.recover([])
-        orphan.refresh_from_db()
-        assert orphan.is_running
-        assert Message.objects.count() == 1
