@@ -290,6 +290,7 @@ class _LiveRun:
             provider_finish_reason=finish.provider_reason if finish else None,
             failure=Failure.of(error) if error else None,
             metrics=self._metrics(error),
+            prices=self.plan.prices,
             stop=self._stop,
         )
 

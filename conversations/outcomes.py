@@ -8,7 +8,7 @@ from typing import Any
 
 from conversations.errors import Failure
 from conversations.models import Run
-from providers.pricing import CostSource
+from providers.pricing import CostSource, Prices
 from providers.schemas import Verdict
 
 
@@ -71,6 +71,7 @@ class Outcome:
     provider_finish_reason: str | None
     failure: Failure | None
     metrics: Metrics
+    prices: Prices = Prices()  # by which the cost was found
     stop: Stop | None = None
     verdict: Verdict | None = None  # of an answer that has a schema
 

@@ -93,4 +93,5 @@ def _interrupted(run: Run, stored: list[RunEvent]) -> Outcome:
             time_to_first_chunk=None,
             tokens_per_second=None,
         ),
+        prices=prices,
     )

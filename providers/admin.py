@@ -166,7 +166,11 @@ class ConfigurationAdmin(ModelAdmin):
             (
                 "More of the request",
                 {
-                    "fields": ("extra_headers" if may_write else "header_names", "extra_body"),
+                    "fields": (
+                        "uses_responses",
+                        "extra_headers" if may_write else "header_names",
+                        "extra_body",
+                    ),
                     "classes": ("collapse",),
                 },
             ),

@@ -242,6 +242,12 @@ class Configuration(models.Model):
         help_text="More fields of the request body, as an object; null takes a field out. "
         "The inspector shows them.",
     )
+    uses_responses = models.BooleanField(
+        "Responses API",
+        db_default=False,
+        default=False,
+        help_text="For the kind openai: use /responses in place of /chat/completions.",
+    )
     request = models.JSONField(
         default=dict,
         blank=True,
@@ -389,7 +395,11 @@ class Configuration(models.Model):
             base_url=self.base_url,
             extra_headers=self.extra_headers,
             extra_body=self.extra_body,
-            options={"request": self.request, "response": self.response},
+            options={
+                "request": self.request,
+                "response": self.response,
+                "uses_responses": self.uses_responses,
+            },
         )
 
     def set_api_key(self, secret: str) -> None:
@@ -459,10 +469,42 @@ class Configuration(models.Model):
         )
 
 
+class ConfigurationRevision(models.Model):
+    """What a configuration was after somebody changed it. No secret is in it."""
+
+    configuration = models.ForeignKey(
+        Configuration, null=True, on_delete=models.SET_NULL, related_name="revisions"
+    )
+    slug = models.CharField(max_length=100)  # as it was then; stays when the configuration goes
+    number = models.PositiveIntegerField()  # from 1 for each configuration
+    changed_at = models.DateTimeField(auto_now_add=True)
+    changed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    changed_by_name = models.CharField(max_length=150, blank=True)
+    fields = models.JSONField(default=dict)  # name: value, and whether there is a key
+
+    class Meta:
+        ordering = ["configuration", "-number"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["configuration", "number"], name="one_revision_per_number"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.slug}, revision {self.number}"
+
+
 def _plain(price: Decimal) -> str:
     text = f"{price:.6f}".rstrip("0").rstrip(".")
     whole, _, cents = text.partition(".")
     return f"{whole}.{cents.ljust(2, '0')}" if cents else whole
 
 
-__all__: list[Any] = ["AnswerSchema", "Configuration", "ConfigurationQuerySet"]
+__all__: list[Any] = [
+    "AnswerSchema",
+    "Configuration",
+    "ConfigurationQuerySet",
+    "ConfigurationRevision",
+]

@@ -1,4 +1,5 @@
-"""Kind `openai`: Chat Completions, and the Responses API where the base URL ends in /responses.
+"""Kind `openai`: Chat Completions, or the Responses API where the configuration says so, or its
+base URL by ending in /responses.
 
 Source: openai.md; recordings `openai-*`.
 """
@@ -30,7 +31,8 @@ class OpenAI(OpenAICompatible):
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         address = self.base_url.partition("?")[0].rstrip("/")
-        self.responses = Responses(self) if address.endswith("/responses") else None
+        is_asked_for = target.options.get("uses_responses") or address.endswith("/responses")
+        self.responses = Responses(self) if is_asked_for else None
 
     def request(self, messages: Sequence[ChatMessage], parameters: Parameters) -> ProviderRequest:
         if self.responses is None:

@@ -1,187 +1,40 @@
-"""What is kept of a conversation. Querysets say who sees what: views start from `visible_to`."""
+"""Runs, their events, what went to the provider and came back, and what each used."""
 
 import uuid
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import models
 from django.db.models import Q
-from django.urls import reverse
-from django.utils import timezone
 
 from conversations.events import RunEvent, from_lines, unpack
+from conversations.models.chats import ChatSession, Message, Viewer, viewer_id
 from providers.models import Configuration
-
-Viewer = AbstractBaseUser | AnonymousUser  # who asks; a stranger sees nothing
-NEW_TITLE = "New chat"
-TITLE_CHARACTERS = 200
-NAME_CHARACTERS = 100  # of an attachment
-
-
-def _id(user: Viewer) -> int:
-    """An id that rows can be looked up by; a stranger's is nobody's."""
-    return user.pk or 0
-
-
-class ChatSessionQuerySet(models.QuerySet["ChatSession"]):
-    def visible_to(self, user: Viewer) -> "ChatSessionQuerySet":
-        return self.filter(user_id=_id(user))
-
-    def by_activity(self) -> "ChatSessionQuerySet":
-        return self.order_by("-last_activity_at", "-created_at")
-
-
-class ChatSession(models.Model):
-    """One conversation of one person, with the configuration and parameters last used in it."""
-
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="chat_sessions"
-    )
-    title = models.CharField(max_length=TITLE_CHARACTERS, blank=True)
-    # A title that a person chose is never replaced by one made from the first words.
-    is_renamed = models.BooleanField(default=False)
-    configuration = models.ForeignKey(
-        Configuration, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
-    )
-    system_instructions = models.TextField(blank=True)
-    temperature = models.FloatField(null=True, blank=True)
-    top_p = models.FloatField(null=True, blank=True)
-    max_tokens = models.PositiveIntegerField(null=True, blank=True)
-    context_limit = models.PositiveIntegerField(null=True, blank=True)
-    schema = models.TextField(blank=True, db_default="", default="")  # as typed: a slug, or JSON
-    created_at = models.DateTimeField(auto_now_add=True)
-    last_activity_at = models.DateTimeField(auto_now_add=True)
-
-    objects = ChatSessionQuerySet.as_manager()
-
-    class Meta:
-        verbose_name = "session"
-        indexes = [models.Index(fields=["user", "-last_activity_at"], name="session_by_activity")]
-
-    def __str__(self) -> str:
-        return self.title or NEW_TITLE
-
-    def get_absolute_url(self) -> str:
-        return reverse("chat", args=[self.pk])
-
-
-class MessageQuerySet(models.QuerySet["Message"]):
-    def visible_to(self, user: Viewer) -> "MessageQuerySet":
-        return self.filter(session__user_id=_id(user))
-
-
-class Message(models.Model):
-    """One message. `parent` is the message it follows: several children are branches."""
-
-    class Role(models.TextChoices):
-        SYSTEM = "system"
-        USER = "user"
-        ASSISTANT = "assistant"
-        TOOL = "tool"
-
-    class Status(models.TextChoices):
-        COMPLETE = "complete"
-        STOPPED = "stopped"  # an answer that a person cut; it counts as context
-        FAILED = "failed"  # a question without an answer, or what came before an error
-
-    session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="messages")
-    parent = models.ForeignKey(
-        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="children"
-    )
-    role = models.CharField(max_length=10, choices=Role.choices)
-    status = models.CharField(max_length=10, choices=Status.choices, default=Status.COMPLETE)
-    content = models.TextField(blank=True)
-    reasoning = models.TextField(blank=True)
-    reasoning_seconds = models.FloatField(null=True, blank=True)
-    tool_calls = models.JSONField(default=list, blank=True)  # [{"id", "name", "arguments"}]
-    # Of an answer that was to be JSON: {"schema", "valid", "problems": [{"path", "message"}]}.
-    structured = models.JSONField(null=True)
-    tokens = models.PositiveIntegerField(default=0)  # estimated, or the provider's own count
-    created_at = models.DateTimeField(auto_now_add=True)
-
-    objects = MessageQuerySet.as_manager()
-
-    class Meta:
-        ordering = ["pk"]
-
-    def __str__(self) -> str:
-        return f"{self.role}: {self.content[:60]}"
-
-
-class AttachmentQuerySet(models.QuerySet["Attachment"]):
-    def visible_to(self, user: Viewer) -> "AttachmentQuerySet":
-        return self.filter(user_id=_id(user))
-
-    def unsent(self) -> "AttachmentQuerySet":
-        return self.filter(message=None)
-
-
-class AttachmentManager(models.Manager.from_queryset(AttachmentQuerySet)):  # type: ignore[misc]
-    """Reads the bytes only where they are asked for."""
-
-    def get_queryset(self) -> AttachmentQuerySet:
-        attachments: AttachmentQuerySet = super().get_queryset().defer("data")
-        return attachments
-
-
-class Attachment(models.Model):
-    """An image, as models get it. It belongs to who uploaded it, and once sent to a message."""
-
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="attachments"
-    )
-    message = models.ForeignKey(
-        Message, null=True, on_delete=models.CASCADE, related_name="attachments"
-    )
-    position = models.PositiveSmallIntegerField(default=0)  # among those of its message
-    name = models.CharField(max_length=NAME_CHARACTERS)  # of the file that was uploaded
-    media_type = models.CharField(max_length=20)
-    width = models.PositiveIntegerField()  # px, as the next one
-    height = models.PositiveIntegerField()
-    size = models.PositiveIntegerField()  # bytes
-    sha256 = models.CharField(max_length=64)
-    data = models.BinaryField()
-    created_at = models.DateTimeField(default=timezone.now)
-
-    objects = AttachmentManager()
-
-    class Meta:
-        ordering = ["position", "created_at"]
-        indexes = [
-            models.Index(
-                fields=["created_at"], condition=Q(message=None), name="unsent_attachments"
-            )
-        ]
-
-    def __str__(self) -> str:
-        return self.name
-
-    def get_absolute_url(self) -> str:
-        return reverse("attachment", args=[self.pk])
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """What its owner is told of it. `width` and `height` are pixels, `size` bytes."""
-        return {
-            "id": str(self.pk),
-            "name": self.name,
-            "media_type": self.media_type,
-            "width": self.width,
-            "height": self.height,
-            "size": self.size,
-            "url": self.get_absolute_url(),
-        }
 
 
 class RunQuerySet(models.QuerySet["Run"]):
     def visible_to(self, user: Viewer) -> "RunQuerySet":
-        return self.filter(user_id=_id(user))
+        return self.filter(user_id=viewer_id(user))
+
+    def in_monitor_of(self, user: Viewer) -> "RunQuerySet":
+        """A person's own runs; those of everybody for staff."""
+        is_staff = getattr(user, "is_staff", False)
+        return self.all() if is_staff else self.visible_to(user)
 
     def running(self) -> "RunQuerySet":
         return self.filter(status=Run.Status.RUNNING)
+
+
+class Origin(models.TextChoices):
+    """What a call to a provider was made for."""
+
+    CHAT = "chat"
+    API = "api"
+    COMMAND = "command"  # manage.py ask
+    REPLAY = "replay"  # of an earlier request, from the inspector
+    STREAM_TEST = "stream_test"  # the monitor's test page
+    CONNECTION_TEST = "connection_test"  # of a configuration, where it asks for an answer
+    TITLE = "title"
 
 
 class Run(models.Model):
@@ -215,7 +68,17 @@ class Run(models.Model):
     assistant_message = models.ForeignKey(
         Message, null=True, on_delete=models.SET_NULL, related_name="written_by"
     )
+    origin = models.CharField(
+        max_length=20, choices=Origin.choices, db_default=Origin.CHAT, default=Origin.CHAT
+    )
+    replay_of = models.ForeignKey(
+        "self", null=True, on_delete=models.SET_NULL, related_name="replays"
+    )
+    api_token = models.ForeignKey(
+        "conversations.ApiToken", null=True, on_delete=models.SET_NULL, related_name="runs"
+    )
     # As they were when it started: a configuration may change or go.
+    configuration_revision = models.PositiveIntegerField(null=True)  # its number
     configuration_slug = models.CharField(max_length=100)
     provider = models.CharField(max_length=30)
     model = models.CharField(max_length=200)
@@ -263,6 +126,8 @@ class Run(models.Model):
             models.Index(
                 fields=["ended_at"], condition=Q(is_compacted=False), name="runs_to_compact"
             ),
+            models.Index(fields=["-started_at"], name="runs_by_start"),
+            models.Index(fields=["user", "-started_at"], name="runs_of_user"),
         ]
 
     def __str__(self) -> str:
@@ -348,6 +213,9 @@ class UsageLog(models.Model):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="usage_logs"
     )
     username = models.CharField(max_length=150, blank=True)
+    origin = models.CharField(
+        max_length=20, choices=Origin.choices, db_default=Origin.CHAT, default=Origin.CHAT
+    )
     configuration = models.CharField(max_length=100)  # slug
     provider = models.CharField(max_length=30)  # kind
     model = models.CharField(max_length=200)
@@ -361,6 +229,10 @@ class UsageLog(models.Model):
     is_estimated = models.BooleanField(default=False)
     cost_usd = models.DecimalField(max_digits=20, decimal_places=10, null=True)
     cost_source = models.CharField(max_length=10, default="unknown")
+    # USD per million tokens, as they were for this run: None is unknown, 0 was free.
+    input_price = models.DecimalField(max_digits=14, decimal_places=6, null=True)
+    cached_input_price = models.DecimalField(max_digits=14, decimal_places=6, null=True)
+    output_price = models.DecimalField(max_digits=14, decimal_places=6, null=True)
     time_to_first_chunk = models.FloatField(null=True)  # s
     processing_time = models.FloatField(null=True)  # s
     tokens_per_second = models.FloatField(null=True)
@@ -371,7 +243,10 @@ class UsageLog(models.Model):
 
     class Meta:
         ordering = ["-started_at"]
-        indexes = [models.Index(fields=["user", "-started_at"], name="usage_by_user")]
+        indexes = [
+            models.Index(fields=["user", "-started_at"], name="usage_by_user"),
+            models.Index(fields=["-started_at"], name="usage_by_start"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.configuration}: {self.status}"
@@ -383,19 +258,37 @@ class UsageLog(models.Model):
         return self.prompt_tokens + self.completion_tokens
 
 
-class Preferences(models.Model):
-    """How one person wants the chat to behave."""
+class ProviderCall(models.Model):
+    """One request of a run to its provider, as it went out, and what came back, as it came in.
 
-    user = models.OneToOneField(
-        settings.AUTH_USER_MODEL,
-        primary_key=True,
-        on_delete=models.CASCADE,
-        related_name="preferences",
-    )
-    streams_answers = models.BooleanField(default=True)
+    The request is stored as soon as it is sent, the rest with the end of the call. Secrets are
+    masked before they come here.
+    """
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="calls")
+    attempt = models.PositiveSmallIntegerField()  # from 1; each retry is a call of its own
+    method = models.CharField(max_length=10)
+    url = models.TextField()
+    headers = models.JSONField(default=list)  # [[name, value]], in their order
+    body = models.BinaryField()  # zlib
+    body_length = models.PositiveIntegerField()  # bytes, before packing
+    body_sha256 = models.CharField(max_length=64)
+    sent_at = models.DateTimeField()
+    status = models.PositiveSmallIntegerField(null=True)  # None: no answer came
+    response_headers = models.JSONField(default=list)
+    headers_after = models.FloatField(null=True)  # s from sending to the answer's headers
+    ended_after = models.FloatField(null=True)  # s from sending to the end of the call
+    # zlib of JSON lines [milliseconds since sending, text], one for each line as it was complete.
+    received = models.BinaryField(null=True)
+    received_length = models.PositiveBigIntegerField(default=0)  # bytes that came in all
+    is_cut = models.BooleanField(default=False)  # more came than is kept
+    error_code = models.CharField(max_length=40, blank=True)
 
     class Meta:
-        verbose_name_plural = "preferences"
+        ordering = ["attempt"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "attempt"], name="one_row_per_attempt")
+        ]
 
     def __str__(self) -> str:
-        return f"preferences of {self.user_id}"
+        return f"{self.run_id}, attempt {self.attempt}"
