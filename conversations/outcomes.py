@@ -1,7 +1,7 @@
 """What came of a run: values that the engine and recovery make, and `runs.finish` stores."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -71,7 +71,7 @@ class Outcome:
     provider_finish_reason: str | None
     failure: Failure | None
     metrics: Metrics
-    prices: Prices = Prices()  # by which the cost was found
+    prices: Prices = field(default_factory=Prices)  # by which the cost was found
     stop: Stop | None = None
     verdict: Verdict | None = None  # of an answer that has a schema
 

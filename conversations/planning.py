@@ -10,7 +10,7 @@ from django.conf import settings
 
 from conversations import attachments, context, events
 from conversations.events import RunEvent
-from conversations.models import ChatSession, Message
+from conversations.models import ChatSession, Message, Origin
 from providers import schemas
 from providers.adapters.base import (
     Adapter,
@@ -35,6 +35,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What a run is made for, and by which token or from which earlier run."""
+
+    origin: Origin = Origin.CHAT
+    api_token: int | None = None  # an id
+    replay_of: UUID | None = None
+
+
+CHAT = Source()
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What a person asked for, checked. None stands for the configuration's default."""
 
@@ -45,6 +57,7 @@ class Asked:
     continues: int | None = None  # the id of the answer to go on with
     schema_source: str = ""  # as it was named or typed; parameters.schema is what it stands for
     attachments: tuple[UUID, ...] = ()  # that are sent with a new message
+    source: Source = CHAT
 
 
 @dataclass(frozen=True, slots=True)

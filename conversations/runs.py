@@ -130,9 +130,11 @@ def _last_usage(answer: Message) -> UsageLog | None:
     return UsageLog.objects.filter(run__assistant_message=answer).order_by("started_at").last()
 
 
-def start_alone(configuration: Configuration, asked: Asked, owner: Owner) -> Started:
-    """A run that belongs to no session and no person, for the command line."""
-    return _start(None, None, configuration, asked, owner, _Turn)
+def start_alone(
+    user: AbstractBaseUser | None, configuration: Configuration, asked: Asked, owner: Owner
+) -> Started:
+    """A run that belongs to no session, and from the command line to no person."""
+    return _start(user, None, configuration, asked, owner, _Turn)
 
 
 def _start(
@@ -164,6 +166,9 @@ def _start(
                 configuration=configuration,
                 user_message=turn.question,
                 assistant_message=turn.cut,
+                origin=asked.source.origin,
+                api_token_id=asked.source.api_token,
+                replay_of_id=asked.source.replay_of,
                 configuration_slug=configuration.slug,
                 provider=configuration.kind,
                 model=configuration.model,

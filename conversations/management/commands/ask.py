@@ -1,6 +1,7 @@
 """`manage.py ask "…"`: one question to a configuration, its answer streamed to the terminal."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from django.core.management import BaseCommand, CommandError, CommandParser
@@ -9,8 +10,11 @@ from conversations import runs
 from conversations.engine import get_engine, shut_down_engine
 from conversations.events import RunEvent
 from conversations.forms import MessageForm
-from conversations.planning import Asked
+from conversations.models import Origin
+from conversations.planning import Asked, Source
 from providers.models import Configuration
+
+COMMAND = Source(Origin.COMMAND)
 
 
 class Command(BaseCommand):
@@ -28,7 +32,7 @@ class Command(BaseCommand):
             raise CommandError(form.errors["prompt"][0])
         chosen = self._configuration(configuration)
         try:
-            end = asyncio.run(self._ask(chosen, form.asked))
+            end = asyncio.run(self._ask(chosen, replace(form.asked, source=COMMAND)))
         except KeyboardInterrupt:
             raise CommandError("Stopped.", returncode=130) from None
         except BrokenPipeError:
@@ -53,7 +57,9 @@ class Command(BaseCommand):
 
     async def _ask(self, configuration: Configuration, asked: Asked) -> RunEvent | None:
         engine = get_engine()
-        started = await engine.begin(lambda owner: runs.start_alone(configuration, asked, owner))
+        started = await engine.begin(
+            lambda owner: runs.start_alone(None, configuration, asked, owner)
+        )
         try:
             async for batch in engine.journal.follow(started.run.pk):
                 for event in batch:
