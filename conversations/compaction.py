@@ -23,6 +23,7 @@ from django.db.models import QuerySet
 from django.template.defaultfilters import pluralize
 from django.utils import timezone
 
+from conversations import records
 from conversations.background import in_database
 from conversations.events import pack, unpack
 from conversations.models import EventBatch, Run
@@ -68,8 +69,8 @@ class _Draft:
 
 
 async def compact_forever() -> None:
-    """Compacts what has become old enough, until it is cancelled. One such task runs in each
-    process."""
+    """Compacts what has become old enough and forgets the records of calls that are too old, until
+    it is cancelled. One such task runs in each process."""
     while True:
         try:
             await _look()
@@ -85,6 +86,10 @@ async def _look() -> None:
         await asyncio.sleep(PAUSE)  # a long backlog must not be felt
     if total != NOTHING:
         log.info("%s", total)
+    if days := settings.RECORD_DAYS:
+        while count := await in_database(records.forget)(days):
+            log.info("%d records of provider calls were older than %d days", count, days)
+            await asyncio.sleep(PAUSE)
 
 
 def compact(older_than: float) -> Compacted:

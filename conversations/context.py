@@ -5,7 +5,7 @@ overflow the model's context window, the oldest go first.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
 from typing import Protocol
@@ -29,6 +29,22 @@ class ContextMessage(Protocol):
     status: str
     tokens: int
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A message of a caller who keeps the conversation and sends all of it. `pictures` are those
+    of `message.images`, in their order."""
+
+    message: ChatMessage
+    pictures: Sequence["Picture"] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Estimated."""
+        called = "".join(call.name + call.arguments for call in self.message.tool_calls)
+        seen = sum(picture.tokens for picture in self.pictures)
+        return estimate(self.message.content) + estimate(called) + seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +172,23 @@ def build(
         prompt_pictures=prompt_pictures,
         seen=seen - gone,
     )
+
+
+def gather(messages: Sequence[Given], *, before: str) -> tuple[list[Given], str, int]:
+    """What is sent of a conversation that came whole: all of it, in its order. `before` are
+    instructions that stand first, in one message with the caller's own if those do.
+
+    Gives the messages, all system instructions as one text, and the estimated input tokens.
+    """
+    sent = list(messages)
+    if before and sent and sent[0].message.role == "system":
+        # Some models take one system message only.
+        own = sent[0].message
+        sent[0] = Given(replace(own, content=f"{own.content}\n\n{before}"))
+    elif before:
+        sent.insert(0, Given(ChatMessage("system", before)))
+    system = [given.message.content for given in sent if given.message.role == "system"]
+    return sent, "\n\n".join(system), sum(given.tokens + MESSAGE_TOKENS for given in sent)
 
 
 def _seen(

@@ -29,7 +29,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
-from conversations import events, recovery, runs
+from conversations import events, log_context, recovery, runs
 from conversations.background import in_database, spawn
 from conversations.bus import Bus, LocalBus
 from conversations.compaction import compact_forever
@@ -42,6 +42,7 @@ from conversations.errors import (
     ShuttingDown,
 )
 from conversations.journal import Journal, RunLost
+from conversations.metering import meter
 from conversations.models import Run
 from conversations.outcomes import Metrics, Outcome, Stop, joined_tool_calls
 from conversations.planning import Plan
@@ -59,6 +60,7 @@ from providers.events import (
     Usage,
 )
 from providers.pricing import cost_usd
+from providers.records import Exchange
 from providers.tokens import TokenCounter
 
 log = logging.getLogger(__name__)
@@ -132,6 +134,7 @@ class _LiveRun:
 
     async def drive(self) -> None:
         """Generates, then stores and tells the one end."""
+        log_context.set_run(self.plan.run_id)
         error = await self._generated()
         self.outcome = outcome = await self._checked(self._settle(error))
         try:
@@ -186,17 +189,19 @@ class _LiveRun:
     # ---- asking
 
     async def _generate(self) -> None:
+        log_context.set_run(self.plan.run_id)
         request = self.plan.request
         if isinstance(request, ProviderError):
             raise request
         most: int = settings.MAX_ATTEMPTS
         for attempt in range(1, most + 1):
             try:
-                return await self._ask(request)
+                return await self._ask(request, attempt)
             except ProviderError as error:
                 delay = self._delay_after(attempt, error)
                 if delay is None:
                     raise
+                meter.count_retry(self.plan.adapter_class.kind, self.plan.target.model, error.code)
                 self._append(
                     "retry",
                     events.retry(
@@ -208,13 +213,32 @@ class _LiveRun:
                 )
                 await asyncio.sleep(delay)
 
-    async def _ask(self, request: ProviderRequest) -> None:
+    async def _ask(self, request: ProviderRequest, attempt: int) -> None:
         """One attempt. An adapter keeps the state of one answer, so each attempt has its own."""
         adapter = self.plan.adapter_class(self.plan.target)
-        async with aclosing(client.stream(adapter, request, self.plan.limits)) as reads:
-            async for read in reads:
-                for event in read:
-                    self._take(event)
+        exchange = Exchange(
+            attempt,
+            secrets=adapter.source().secrets,
+            secret_headers=self.plan.target.extra_headers,
+            room=settings.RECORD_MAX_BYTES,
+            on_sent=self._keep,
+        )
+        try:
+            async with aclosing(
+                client.stream(adapter, request, self.plan.limits, exchange)
+            ) as reads:
+                async for read in reads:
+                    for event in read:
+                        self._take(event)
+        except ProviderError as error:
+            exchange.error_code = error.code
+            raise
+        finally:
+            if exchange.is_over:  # else it was never sent
+                self._keep(exchange)
+
+    def _keep(self, exchange: Exchange) -> None:
+        self._journal.keep(self._log, exchange)
 
     def _delay_after(self, attempt: int, error: ProviderError) -> float | None:
         """Seconds before the next attempt; None if there must not be one."""
@@ -373,6 +397,11 @@ class Engine:
         self._beginnings: set[asyncio.Task[Started]] = set()
         self._accepts_runs = True
 
+    @property
+    def running(self) -> int:
+        """How many runs this process drives."""
+        return len(self._live)
+
     def start(self) -> None:
         """Begins to store, and to end the runs of processes that are gone."""
         self._upkeep = [
@@ -513,6 +542,11 @@ def get_engine() -> Engine:
     if _engine is None:
         _engine = Engine()
         _engine.start()
+    return _engine
+
+
+def running_engine() -> Engine | None:
+    """The engine of this process, if it has been used; for those who only look at it."""
     return _engine
 
 

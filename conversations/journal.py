@@ -28,7 +28,9 @@ from django.utils import timezone
 from conversations.background import in_database, writer_pool
 from conversations.bus import Bus
 from conversations.events import RunEvent, to_lines
-from conversations.models import EventBatch, Run
+from conversations.models import EventBatch, ProviderCall, Run
+from conversations.records import LATER_FIELDS, row_of
+from providers.records import Exchange
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class RunLog:
     unstored_since: float = 0.0  # monotonic, of the first one
     storing_since: float | None = None  # the same for those in the transaction under way
     held: list[RunEvent] = field(default_factory=list)  # not shown before they are stored
+    calls: list[Exchange] = field(default_factory=list)  # of which something new is to be stored
     closing: tuple[CloseRun, asyncio.Future[RunEvent]] | None = None
     is_lost: bool = False
 
@@ -75,6 +78,7 @@ class _Write:
 
     log: RunLog
     events: list[RunEvent]
+    calls: list[Exchange]
     closing: tuple[CloseRun, asyncio.Future[RunEvent]] | None
 
 
@@ -132,6 +136,23 @@ class Journal:
         else:
             self._bus.publish(run_log.run_id, (event,))
 
+    def keep(self, run_log: RunLog, exchange: Exchange) -> None:
+        """Has a provider call stored soon: when it was sent, and again when it is over."""
+        if exchange not in run_log.calls:
+            run_log.calls.append(exchange)
+        self._store_soon()
+
+    @property
+    def lag(self) -> float:
+        """Seconds that the oldest event has been waiting to be stored; 0 if none waits."""
+        now = monotonic()
+        waiting = (
+            run_log.storing_since or run_log.unstored_since
+            for run_log in list(self._open.values())
+            if run_log.unstored or run_log.storing_since
+        )
+        return now - min(waiting, default=now)
+
     async def close(self, run_log: RunLog, close: CloseRun) -> RunEvent:
         """Stores what is left and the end that `close` makes, then shows it.
 
@@ -170,13 +191,14 @@ class Journal:
         renews_all = started - self._renewed_at >= self.lease / 3
         writes = []
         for run_log in self._open.values():
-            if run_log.unstored or run_log.closing or renews_all:
+            if run_log.unstored or run_log.calls or run_log.closing or renews_all:
                 # Taken from the log even where it is empty: what comes while the thread stores must
                 # not come into the thread's list as well.
                 events, run_log.unstored = run_log.unstored, []
                 if events:
                     run_log.storing_since = run_log.unstored_since
-                writes.append(_Write(run_log, events, run_log.closing))
+                calls, run_log.calls = run_log.calls, []
+                writes.append(_Write(run_log, events, calls, run_log.closing))
         if not writes:
             return
         try:
@@ -200,6 +222,7 @@ class Journal:
                 run_log.unstored = write.events + run_log.unstored
                 run_log.unstored_since = run_log.storing_since or started
                 run_log.storing_since = None
+            run_log.calls = list(dict.fromkeys(write.calls + run_log.calls))
         self._failing_since = self._failing_since or started
         if monotonic() - self._failing_since > STORAGE_PATIENCE:
             self._on_storage_failure()
@@ -338,6 +361,12 @@ def _store_together(
     any more, or what its closing raised.
     """
     results: dict[UUID, RunEvent | Exception | None] = {}
+    # Before the transaction: packing takes a while, and others wait for the lock.
+    packed = {
+        write.log.run_id: [row_of(write.log.run_id, call) for call in write.calls]
+        for write in writes
+        if write.calls
+    }
     with transaction.atomic():
         # Locked, so that nobody can declare a run lost between this look and the writes.
         ours = dict(
@@ -354,6 +383,13 @@ def _store_together(
             unique_fields=["run", "first"],
             update_fields=["last", "lines"],
         )
+        if calls := [call for write in kept for call in packed.get(write.log.run_id, ())]:
+            ProviderCall.objects.bulk_create(
+                calls,
+                update_conflicts=True,
+                unique_fields=["run", "attempt"],
+                update_fields=LATER_FIELDS,
+            )
         Run.objects.filter(pk__in=ours).update(
             lease_until=timezone.now() + timedelta(seconds=lease)
         )

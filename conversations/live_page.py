@@ -23,6 +23,7 @@ from django.db.models import F
 from conversations import events
 from conversations.background import in_database
 from conversations.events import RunEvent
+from conversations.metering import meter
 from conversations.models import Run
 from conversations.rendering import BlockRenderer
 from conversations.shortening import LONG, shortened
@@ -85,6 +86,7 @@ def _without_images(event: RunEvent) -> RunEvent:
 
 def count_mismatch(run_id: UUID) -> None:
     """Notes that a reader had something else than what is stored."""
+    meter.count_mismatch()
     counted = Run.objects.filter(pk=run_id, mismatches__lt=MOST_MISMATCHES)
     counted.update(mismatches=F("mismatches") + 1)
 

@@ -1,6 +1,6 @@
 """From what a person asked to what the engine sends: the plan of a run and its first events."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from conversations.events import RunEvent
 from conversations.models import ChatSession, Message, Origin
 from providers import schemas
 from providers.adapters.base import (
+    JSON_INSTRUCTIONS,
     Adapter,
     ChatMessage,
     Feature,
@@ -32,6 +33,16 @@ CONTINUE = (
     "or a word if need be. Repeat nothing of it and add no introduction."
 )
 T = TypeVar("T")
+# Parameters that few requests have, as they are told of them.
+_RARE = (
+    "tool_choice",
+    "parallel_tool_calls",
+    "stop",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,8 @@ class Asked:
     continues: int | None = None  # the id of the answer to go on with
     schema_source: str = ""  # as it was named or typed; parameters.schema is what it stands for
     attachments: tuple[UUID, ...] = ()  # that are sent with a new message
+    # The whole conversation, from a caller who keeps it; then `prompt` is its last question.
+    messages: tuple[context.Given, ...] = ()
     source: Source = CHAT
 
 
@@ -72,6 +85,19 @@ class Earlier:
     def tokens(self) -> int:
         """Estimated, of text and reasoning."""
         return estimate(self.text) + estimate(self.reasoning)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """Which messages a request has, and what is told of them."""
+
+    messages: Sequence[ChatMessage]
+    system_instructions: str
+    context_messages: list[dict[str, Any]]
+    left_out: list[dict[str, Any]]
+    pictures: dict[str, Any]  # of the prompt
+    limit: int | None  # of earlier messages
+    input_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,33 +131,20 @@ def plan(
     on with the answer `cut` if there is one."""
     earlier = Earlier(cut.content, cut.reasoning, cut.reasoning_seconds) if cut else Earlier()
     parameters = _with_defaults(asked.parameters, configuration.default_parameters)
-    limit = context_limit(asked, configuration)
     message_id = question.pk if question else None
-    pictures = attachments.of([*branch, question] if question else branch)
-    selected = context.build(
-        branch,
-        prompt=asked.prompt,
-        closing=_closing(configuration.adapter_class, earlier),
-        system_instructions=_instructions(
-            configuration, chat.system_instructions if chat else "", parameters.schema
-        ),
-        limit=limit,
-        window=configuration.context_window,
-        max_tokens=parameters.max_tokens,
-        pictures=pictures,
-        prompt_pictures=pictures.get(message_id or 0, ()),
-        can_see=configuration.supports(Feature.VISION),
-    )
+    if asked.messages:
+        sending = _whole(configuration, asked, parameters)
+    else:
+        sending = _from_branch(configuration, asked, parameters, chat, question, branch, earlier)
     sent = _sendable(configuration, parameters)
-    messages = selected.messages(attachments.images(selected.seen))
-    target, shown, request = _request(configuration, messages, sent)
+    target, shown, request = _request(configuration, sending.messages, sent)
     run_id = uuid4()
     metadata = events.metadata(
         run_id=run_id,
         user_message_id=message_id,
         user_prompt=asked.prompt,
-        input_tokens=selected.input_tokens,
-        context_size=len(selected.included),
+        input_tokens=sending.input_tokens,
+        context_size=len(sending.context_messages),
         continues={"message_id": cut.pk, "tokens": estimate(earlier.text)} if cut else None,
     )
     request_data = events.request_data(
@@ -150,17 +163,15 @@ def plan(
                 "temperature": sent.temperature,
                 "max_tokens": sent.max_tokens,
                 "top_p": sent.top_p,
-                "context_limit": limit,
-                "actual_context_size": len(selected.included),
+                "context_limit": sending.limit,
+                "actual_context_size": len(sending.context_messages),
                 **_also(sent, parameters.schema),
             },
-            "system_instructions": selected.system_instructions,
-            "context_messages": [
-                _context_message(message, selected) for message in selected.included
-            ],
-            "left_out": [asdict(left_out) for left_out in selected.left_out],
+            "system_instructions": sending.system_instructions,
+            "context_messages": sending.context_messages,
+            "left_out": sending.left_out,
             "current_prompt": asked.prompt,
-            **_attachments(selected.prompt_pictures, selected),
+            **sending.pictures,
             "full_request_body": shown.body if shown else {},
         }
     )
@@ -173,7 +184,7 @@ def plan(
         limits=_limits(configuration, earlier),
         total_limit=configuration.total_limit,
         prices=configuration.prices,
-        input_tokens=selected.input_tokens,
+        input_tokens=sending.input_tokens,
         opening=_numbered(
             ("metadata", metadata), ("request_data", request_data), *_shown_again(earlier)
         ),
@@ -182,12 +193,70 @@ def plan(
     )
 
 
+def _from_branch(
+    configuration: Configuration,
+    asked: Asked,
+    parameters: Parameters,
+    chat: ChatSession | None,
+    question: Message | None,
+    branch: list[Message],
+    earlier: Earlier,
+) -> _Sending:
+    """What is sent of a conversation that is kept here."""
+    limit = context_limit(asked, configuration)
+    pictures = attachments.of([*branch, question] if question else branch)
+    selected = context.build(
+        branch,
+        prompt=asked.prompt,
+        closing=_closing(configuration.adapter_class, earlier),
+        system_instructions=_instructions(
+            configuration, chat.system_instructions if chat else "", parameters
+        ),
+        limit=limit,
+        window=configuration.context_window,
+        max_tokens=parameters.max_tokens,
+        pictures=pictures,
+        prompt_pictures=pictures.get(question.pk if question else 0, ()),
+        can_see=configuration.supports(Feature.VISION),
+    )
+    return _Sending(
+        messages=selected.messages(attachments.images(selected.seen)),
+        system_instructions=selected.system_instructions,
+        context_messages=[_context_message(message, selected) for message in selected.included],
+        left_out=[asdict(left_out) for left_out in selected.left_out],
+        pictures=_attachments(selected.prompt_pictures, selected.seen),
+        limit=limit,
+        input_tokens=selected.input_tokens,
+    )
+
+
+def _whole(configuration: Configuration, asked: Asked, parameters: Parameters) -> _Sending:
+    """A conversation that its caller keeps: nothing of it is left out."""
+    has_own = any(given.message.role == "system" for given in asked.messages)
+    before = _asking_for_json(configuration, parameters)
+    if not has_own:
+        before = _instructions(configuration, "", parameters)
+    sent, system_instructions, input_tokens = context.gather(asked.messages, before=before)
+    said = [given for given in sent if given.message.role != "system"]
+    has_prompt = bool(said) and said[-1].message.role == "user"
+    earlier = said[:-1] if has_prompt else said
+    return _Sending(
+        messages=[given.message for given in sent],
+        system_instructions=system_instructions,
+        context_messages=[_given_message(given) for given in earlier],
+        left_out=[],
+        pictures=_given_pictures(said[-1]) if has_prompt else {},
+        limit=None,
+        input_tokens=input_tokens,
+    )
+
+
 def _sendable(configuration: Configuration, parameters: Parameters) -> Parameters:
     """What of the parameters the model takes; the rest it might answer with an error."""
     refused: dict[str, Any] = dict.fromkeys(configuration.refused_parameters)
     kept = replace(parameters, **refused)
     if not configuration.supports(Feature.JSON_SCHEMA):
-        kept = replace(kept, schema=None)
+        kept = replace(kept, schema=None, is_json=False)
     if not configuration.supports(Feature.REASONING):
         kept = replace(kept, reasoning_effort=None, reasoning_tokens=None)
     return kept
@@ -202,16 +271,29 @@ def _also(parameters: Parameters, schema: Schema | None) -> dict[str, Any]:
         also["reasoning_effort"] = parameters.reasoning_effort
     if parameters.reasoning_tokens is not None:
         also["reasoning_tokens"] = parameters.reasoning_tokens
+    if parameters.tools:
+        also["tools"] = [tool["function"]["name"] for tool in parameters.tools]
+    if parameters.is_json:
+        also["response_format"] = "json_object"
+    for name in _RARE:
+        if (value := getattr(parameters, name)) not in (None, ()):
+            also[name] = value
     return also
 
 
-def _instructions(configuration: Configuration, own: str, schema: Schema | None) -> str:
-    """The system instructions: the session's own or the configuration's, and what asks for an
-    answer by a schema where the provider has no way of its own."""
-    asked = []
-    if schema and not configuration.supports(Feature.JSON_SCHEMA):
-        asked = [schema.instructions]
-    return "\n\n".join(filter(None, [own or configuration.system_instructions, *asked]))
+def _instructions(configuration: Configuration, own: str, parameters: Parameters) -> str:
+    """The system instructions: the session's own or the configuration's, and what asks for JSON
+    where the provider has no way of its own."""
+    asked = _asking_for_json(configuration, parameters)
+    return "\n\n".join(filter(None, [own or configuration.system_instructions, asked]))
+
+
+def _asking_for_json(configuration: Configuration, parameters: Parameters) -> str:
+    if configuration.supports(Feature.JSON_SCHEMA):
+        return ""
+    if parameters.schema:
+        return parameters.schema.instructions
+    return JSON_INSTRUCTIONS if parameters.is_json else ""
 
 
 def _closing(adapter_class: type[Adapter], earlier: Earlier) -> list[ChatMessage]:
@@ -276,12 +358,32 @@ def _context_message(message: context.ContextMessage, selected: context.Context)
         "content": message.content,
         "tokens": message.tokens,
         "created_at": message.created_at.isoformat(),
-        **_attachments(selected.pictures.get(message.id, ()), selected),
+        **_attachments(selected.pictures.get(message.id, ()), selected.seen),
     }
 
 
+def _given_message(given: context.Given) -> dict[str, Any]:
+    """A message that is not kept here, so it has neither an id nor a time."""
+    message = given.message
+    calls = [asdict(call) for call in message.tool_calls]
+    return {
+        "id": None,
+        "role": message.role,
+        "content": message.content,
+        "tokens": given.tokens,
+        "created_at": None,
+        **({"tool_calls": calls} if calls else {}),
+        **({"tool_call_id": message.tool_call_id} if message.tool_call_id else {}),
+        **_given_pictures(given),
+    }
+
+
+def _given_pictures(given: context.Given) -> dict[str, list[dict[str, Any]]]:
+    return _attachments(given.pictures, {picture.id for picture in given.pictures})
+
+
 def _attachments(
-    pictures: Sequence[context.Picture], selected: context.Context
+    pictures: Sequence[context.Picture], seen: Collection[UUID]
 ) -> dict[str, list[dict[str, Any]]]:
     """The images of a message, where it has any. One that is not `sent` is named in its text."""
     told = [
@@ -291,7 +393,7 @@ def _attachments(
             "width": picture.width,
             "height": picture.height,
             "tokens": picture.tokens,  # estimated
-            "sent": picture.id in selected.seen,
+            "sent": picture.id in seen,
         }
         for picture in pictures
     ]

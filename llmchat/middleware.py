@@ -1,10 +1,64 @@
-"""Static files without a thread of their own for every request."""
+"""What happens around every request: a name for its log lines, and static files without a thread
+of their own."""
 
+import re
+import uuid
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from asgiref.sync import markcoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
 from whitenoise.middleware import WhiteNoiseMiddleware
+
+from conversations.log_context import Asking, asking, set_asking
+from llmchat import clients
+
+REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+
+
+@sync_and_async_middleware
+def name_requests(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Gives each request an id, which its log lines and its answer (`X-Request-ID`) have.
+
+    A stream is sent after this has returned, in the request's own task: there the id stays for
+    what the stream logs, and goes with the task.
+    """
+
+    def begin(request: HttpRequest) -> Asking:
+        current = Asking(request, _request_id(request), clients.address(request))
+        set_asking(current)
+        return current
+
+    def end(response: HttpResponseBase, current: Asking, former: Asking | None) -> None:
+        response["X-Request-ID"] = current.request_id
+        if not response.streaming:
+            set_asking(former)
+
+    if iscoroutinefunction(get_response):
+
+        async def asynchronous(request: HttpRequest) -> HttpResponseBase:
+            former, current = asking(), begin(request)
+            response: HttpResponseBase = await get_response(request)
+            end(response, current, former)
+            return response
+
+        return asynchronous
+
+    def plain(request: HttpRequest) -> HttpResponseBase:
+        former, current = asking(), begin(request)
+        response: HttpResponseBase = get_response(request)
+        end(response, current, former)
+        return response
+
+    return plain
+
+
+def _request_id(request: HttpRequest) -> str:
+    """That of the proxy in front, if there is one to be trusted; else a new one."""
+    given = request.headers.get("X-Request-ID", "") if settings.TRUSTED_PROXIES else ""
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex[:16]
 
 
 class StaticFiles(WhiteNoiseMiddleware):

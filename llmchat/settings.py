@@ -16,7 +16,7 @@ from csp.constants import NONE, SELF
 from django.core.management.utils import get_random_secret_key
 from dotenv import dotenv_values
 
-from llmchat.env import Env, check_secret, kept_secret, stop
+from llmchat.env import MIN_SECRET_CHARACTERS, Env, check_secret, kept_secret, stop
 
 django_stubs_ext.monkeypatch()  # lets Django's generic classes name their types
 
@@ -73,6 +73,7 @@ INSTALLED_APPS = [
     "llmchat",
 ]
 MIDDLEWARE = [
+    "llmchat.middleware.name_requests",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "llmchat.middleware.StaticFiles",
@@ -249,14 +250,31 @@ LEASE_DURATION = env.seconds("LEASE_DURATION", 10)  # a run without a renewed le
 SHUTDOWN_GRACE = env.seconds("SHUTDOWN_GRACE", 20)
 COMPACT_AFTER = env.integer("COMPACT_AFTER", 3_600)  # s since the end of a run; 0: at once
 ANSWER_MAX_BYTES = env.integer("ANSWER_MAX_BYTES", 4 * 1024**2, least=1024)
+RECORD_MAX_BYTES = env.integer("RECORD_MAX_BYTES", 1024**2, least=0)  # of each provider's answer
+RECORD_DAYS = env.integer("RECORD_DAYS", 0)  # that the records of provider calls stay; 0: for ever
 LINE_MAX_BYTES = env.integer("LINE_MAX_BYTES", 8 * 1024**2, least=1024)  # from a provider
 
+# ---- Operators
+METRICS_TOKEN = env.text("METRICS_TOKEN")  # opens /metrics; without it only staff may read it
+if METRICS_TOKEN and len(METRICS_TOKEN) < MIN_SECRET_CHARACTERS:
+    raise stop(
+        f"METRICS_TOKEN is shorter than {MIN_SECRET_CHARACTERS} characters; use a longer one."
+    )
+
 # ---- Logs
+LOG_FORMATS = {"text": "llmchat.logs.TextLines", "json": "llmchat.logs.JSONLines"}
+LOG_FORMAT = env.choice("LOG_FORMAT", "text", LOG_FORMATS)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,  # or the server's own errors would vanish
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "formatters": {
+        "line": {
+            "()": LOG_FORMATS[LOG_FORMAT],
+            "fmt": "{asctime} {levelname} {name}: {message}",
+            "style": "{",
+        }
+    },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.choice("LOG_LEVEL", "INFO", LEVELS)},
     "loggers": {
@@ -267,6 +285,9 @@ LOGGING = {
     # A wrong Host is somebody else's mistake: the answer says so, a traceback helps nobody.
     | {"django.security.DisallowedHost": {"level": "CRITICAL"}},
 }
+if LOG_FORMAT == "json":
+    # uvicorn has set up lines of its own by now. (Its access log stays as it is: off, by choice.)
+    LOGGING["loggers"]["uvicorn"] = {"handlers": [], "propagate": True}
 SILENCED_SYSTEM_CHECKS = (
     [] if HTTPS else ["security.W004", "security.W008", "security.W012", "security.W016"]
 )

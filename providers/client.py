@@ -55,6 +55,7 @@ from providers.events import (
     TextDelta,
     ToolCallDelta,
 )
+from providers.records import HIDDEN, Exchange
 from providers.wire import LINE_BYTES, parse_json, unreadable, valid_text
 
 # aiohttp takes None for 100, and the 101st stream would wait for the first to end. How many runs
@@ -96,7 +97,10 @@ class Limits:
 
 
 async def stream(
-    adapter: Adapter, request: ProviderRequest, limits: Limits
+    adapter: Adapter,
+    request: ProviderRequest,
+    limits: Limits,
+    exchange: Exchange | None = None,
 ) -> AsyncGenerator[list[Event], None]:
     """The events of one answer: a list for each network read that completed any.
 
@@ -104,14 +108,16 @@ async def stream(
     after a Finish; every other end raises ProviderError, after the events that came before it.
     An answer of more than `limits.answer_bytes` ends with Finish(LENGTH, "answer limit").
     Cancelling passes through. On every way out the connection is closed or given back.
+    `exchange` keeps a record of what went out and came in.
     """
+    exchange = exchange or Exchange(room=0)
     adapter.splitter.line_bytes = limits.line_bytes
     room = limits.answer_bytes
     has_begun = False
     watch = _Watch(limits.first_chunk)
     async with (
-        _response(adapter, request, limits, watch) as response,
-        aclosing(_reads(response)) as reads,
+        _response(adapter, request, limits, watch, exchange) as response,
+        aclosing(_reads(response, exchange)) as reads,
     ):
         while True:
             try:
@@ -155,9 +161,10 @@ async def fetch(adapter: Adapter, request: ProviderRequest, limits: Limits) -> A
     It must be there within `limits.first_chunk`. Raises ProviderError.
     """
     watch = _Watch(limits.first_chunk)
-    async with _response(adapter, request, limits, watch) as response:
+    exchange = Exchange(room=0)  # of no run: it is not kept
+    async with _response(adapter, request, limits, watch, exchange) as response:
         try:
-            body, is_whole = await _body(response, limits.answer_bytes, watch)
+            body, is_whole = await _body(response, limits.answer_bytes, watch, exchange)
         except (_Expired, *_TRANSPORT_ERRORS) as error:
             raise _broken(adapter, error, limits, has_begun=False) from error
         try:
@@ -267,7 +274,11 @@ class _DemoBody(httpx.AsyncByteStream):
 
 @asynccontextmanager
 async def _response(
-    adapter: Adapter, request: ProviderRequest, limits: Limits, watch: "_Watch"
+    adapter: Adapter,
+    request: ProviderRequest,
+    limits: Limits,
+    watch: "_Watch",
+    exchange: Exchange,
 ) -> AsyncIterator[httpx.Response]:
     """The response to `request` once its headers are there, if it is a successful one.
 
@@ -286,19 +297,25 @@ async def _response(
             # the answer is watched here, by its progress.
             timeout=httpx.Timeout(None, connect=limits.connect, pool=limits.connect),
         )
+        exchange.sent(built.method, _shown_url(request), _pairs(built.headers), built.content)
         with watch:
             response = await client.send(built, stream=True)
     except (_Expired, *_TRANSPORT_ERRORS) as error:
+        exchange.ended()
         if judge.refusal:
             raise _refused(adapter.target.name, judge.refusal) from error
         raise _not_reached(adapter, error, limits) from error
+    except asyncio.CancelledError:
+        exchange.ended()
+        raise
+    exchange.answered(response.status_code, _pairs(response.headers))
     try:
         content_type = _content_type(response)
         is_page = content_type.partition(";")[0].strip().lower() == "text/html"
         if not response.is_success or is_page:
             watch.restart(min(ERROR_BODY_SECONDS, limits.first_chunk))
             try:
-                body, _ = await _body(response, ERROR_BODY_BYTES, watch)
+                body, _ = await _body(response, ERROR_BODY_BYTES, watch, exchange)
             except (_Expired, *_TRANSPORT_ERRORS):
                 body = b""  # the status alone tells enough
             raise adapter.failure(response.status_code, response.headers, content_type, body)
@@ -306,30 +323,47 @@ async def _response(
     finally:
         watch.close()
         await response.aclose()
+        exchange.ended()
 
 
 def _sent_url(request: ProviderRequest) -> str:
-    if not request.secret_query:
-        return request.url
-    mark = "&" if "?" in request.url else "?"
-    return f"{request.url}{mark}{urlencode(request.secret_query)}"
+    return _with_query(request.url, urlencode(request.secret_query))
+
+
+def _shown_url(request: ProviderRequest) -> str:
+    return _with_query(request.url, "&".join(f"{name}={HIDDEN}" for name in request.secret_query))
+
+
+def _with_query(url: str, query: str) -> str:
+    mark = "&" if "?" in url else "?"
+    return f"{url}{mark}{query}" if query else url
+
+
+def _pairs(headers: httpx.Headers) -> list[tuple[str, str]]:
+    """In their order and spelling, also those that occur twice."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]
 
 
 def _content_type(response: httpx.Response) -> str:
     return str(response.headers.get("content-type", ""))
 
 
-def _reads(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+async def _reads(response: httpx.Response, exchange: Exchange) -> AsyncGenerator[bytes, None]:
     """What the network gives, as it comes; decompressed where a server does so unasked."""
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    reads = response.aiter_raw() if encoding == "identity" else response.aiter_bytes()
-    return cast("AsyncGenerator[bytes, None]", reads)  # httpx says less than it gives
+    found = response.aiter_raw() if encoding == "identity" else response.aiter_bytes()
+    async with aclosing(cast("AsyncGenerator[bytes, None]", found)) as reads:
+        async for data in reads:
+            exchange.received(data)
+            yield data
 
 
-async def _body(response: httpx.Response, most: int, watch: "_Watch") -> tuple[bytes, bool]:
+async def _body(
+    response: httpx.Response, most: int, watch: "_Watch", exchange: Exchange
+) -> tuple[bytes, bool]:
     """At most `most` bytes of the body, and whether that is all of it."""
     body = bytearray()
-    async with aclosing(_reads(response)) as reads:
+    async with aclosing(_reads(response, exchange)) as reads:
         while len(body) <= most:
             with watch:
                 data = await anext(reads, b"")

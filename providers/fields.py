@@ -6,6 +6,8 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.db import models
 
+from providers import known_secrets
+
 
 class SecretUnreadable(Exception):
     """A stored secret was encrypted with a key that is no longer among ENCRYPTION_KEYS."""
@@ -24,6 +26,7 @@ class EncryptedText:
 
     @classmethod
     def of(cls, secret: str) -> "EncryptedText":
+        known_secrets.remember(secret)
         return cls(fernet().encrypt(secret.encode()).decode() if secret else "")
 
     def reveal(self) -> str:
@@ -31,9 +34,11 @@ class EncryptedText:
         if not self.token:
             return ""
         try:
-            return fernet().decrypt(self.token.encode()).decode()
+            secret = fernet().decrypt(self.token.encode()).decode()
         except InvalidToken:
             raise SecretUnreadable from None
+        known_secrets.remember(secret)
+        return secret
 
     def __bool__(self) -> bool:
         return bool(self.token)

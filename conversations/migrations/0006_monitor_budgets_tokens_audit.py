@@ -353,6 +353,10 @@ class Migration(migrations.Migration):
                 fields=("budget", "starts_at"), name="one_row_per_period"
             ),
         ),
+        migrations.AddIndex(
+            model_name="providercall",
+            index=models.Index(fields=["sent_at"], name="calls_by_time"),
+        ),
         migrations.AddConstraint(
             model_name="providercall",
             constraint=models.UniqueConstraint(

@@ -289,6 +289,7 @@ class ProviderCall(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["run", "attempt"], name="one_row_per_attempt")
         ]
+        indexes = [models.Index(fields=["sent_at"], name="calls_by_time")]
 
     def __str__(self) -> str:
         return f"{self.run_id}, attempt {self.attempt}"

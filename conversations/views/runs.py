@@ -33,6 +33,11 @@ RIGHTS_INTERVAL = 10  # s between two looks whether a reader may still read
 _streams_of: Counter[int] = Counter()  # open streams of this process by user
 
 
+def open_streams() -> int:
+    """How many streams this process is sending."""
+    return sum(_streams_of.values())
+
+
 class TooManyStreams(Refusal):
     status = 429
     code = "TOO_MANY_STREAMS"

@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from providers.adapters.base import (
+    JSON_INSTRUCTIONS,
     Adapter,
     ChatMessage,
     Effort,
@@ -144,6 +145,8 @@ class Anthropic(Adapter):
         system = _system(messages)
         if schema and not has_format:
             system = "\n\n".join(filter(None, [system, schema.instructions]))
+        if parameters.is_json and not schema:
+            system = "\n\n".join(filter(None, [system, JSON_INSTRUCTIONS]))
         if system:
             body["system"] = system
         body["messages"] = _turns(messages)
@@ -158,6 +161,8 @@ class Anthropic(Adapter):
         if output:
             body["output_config"] = output
         body |= _tools(parameters)
+        if parameters.stop:
+            body["stop_sequences"] = list(parameters.stop)
         # What follows depends on the thinking, and that may come from the extra body.
         thinking = mapping(self.body(body).get("thinking"))
         body["max_tokens"] = parameters.max_tokens or _default_max_tokens(thinking)
@@ -409,6 +414,9 @@ def _tools(parameters: Parameters) -> JSONObject:
             fields["tool_choice"] = {"type": choice}
         case {"function": {"name": name}}:
             fields["tool_choice"] = {"type": "tool", "name": name}
+    if parameters.parallel_tool_calls is False and parameters.tool_choice != "none":
+        choice = fields.setdefault("tool_choice", {"type": "auto"})
+        choice["disable_parallel_tool_use"] = True
     return fields
 
 

@@ -103,7 +103,8 @@ class Parameters:
 
     `tools` are functions that the model may call, and `tool_choice` which of them it has to, both
     in OpenAI's form: `{"type": "function", "function": {"name", "description", "parameters"}}`,
-    and "auto", "none", "required" or `{"type": "function", "function": {"name"}}`.
+    and "auto", "none", "required" or `{"type": "function", "function": {"name"}}`. `is_json` asks
+    for a JSON object of any shape. Each kind sends what it has a word for.
     """
 
     temperature: float | None = None
@@ -114,6 +115,20 @@ class Parameters:
     schema: Schema | None = None
     tools: Sequence[JSONObject] = ()
     tool_choice: str | JSONObject | None = None
+    parallel_tool_calls: bool | None = None
+    is_json: bool = False
+    stop: Sequence[str] = ()  # texts at which the answer ends
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[str, float] | None = None  # by the model's own token ids
+
+
+# How to ask for `is_json` where a provider has no way of its own.
+JSON_INSTRUCTIONS = (
+    "Answer with one JSON object and nothing else: no explanation before or after it, and no code "
+    "fence around it."
+)
 
 
 @dataclass(frozen=True, slots=True)

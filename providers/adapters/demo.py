@@ -84,6 +84,8 @@ class Demo(Adapter):
             body["max_tokens"] = parameters.max_tokens
         if parameters.schema is not None:
             body["schema"] = parameters.schema.schema
+        elif parameters.is_json:
+            body["schema"] = {"type": "object"}
         # The address is always its own: there is no other host to send anything to.
         return ProviderRequest(
             f"{self.default_base_url}/chat",

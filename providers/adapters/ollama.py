@@ -97,6 +97,8 @@ class Ollama(ThinkTags, Adapter):
         body: JSONObject = {"model": self.target.model, **asked, "stream": True}
         if parameters.schema is not None:
             body["format"] = parameters.schema.schema
+        elif parameters.is_json:
+            body["format"] = "json"
         if parameters.reasoning_effort is not None:
             body["think"] = _THINK[parameters.reasoning_effort]
         if parameters.tools:
@@ -108,6 +110,11 @@ class Ollama(ThinkTags, Adapter):
             options["top_p"] = parameters.top_p
         if parameters.max_tokens is not None:
             options["num_predict"] = parameters.max_tokens
+        if parameters.stop:
+            options["stop"] = list(parameters.stop)
+        for name in ("seed", "presence_penalty", "frequency_penalty"):
+            if (value := getattr(parameters, name)) is not None:
+                options[name] = value
         if options:
             body["options"] = options
         return ProviderRequest(

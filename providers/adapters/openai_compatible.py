@@ -179,12 +179,21 @@ class OpenAICompatible(Adapter):
             "temperature": parameters.temperature,
             "top_p": parameters.top_p,
             self.max_tokens_field: parameters.max_tokens,
+            "stop": list(parameters.stop) or None,
+            "seed": parameters.seed,
+            "presence_penalty": parameters.presence_penalty,
+            "frequency_penalty": parameters.frequency_penalty,
+            "logit_bias": parameters.logit_bias,
         }
         fields = {name: value for name, value in fields.items() if value is not None}
         if parameters.tools:
             fields["tools"] = list(parameters.tools)
             if parameters.tool_choice is not None:
                 fields["tool_choice"] = parameters.tool_choice
+            if parameters.parallel_tool_calls is not None:
+                fields["parallel_tool_calls"] = parameters.parallel_tool_calls
+        if parameters.is_json:
+            fields["response_format"] = {"type": "json_object"}
         if schema := parameters.schema:
             fields["response_format"] = {
                 "type": "json_schema",

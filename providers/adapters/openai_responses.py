@@ -57,6 +57,8 @@ class Responses:
         if schema := parameters.schema:
             told = {"name": schema.name, "schema": schema.schema, "strict": schema.is_strict}
             body["text"] = {"format": {"type": "json_schema", **told}}
+        elif parameters.is_json:
+            body["text"] = {"format": {"type": "json_object"}}
         if (effort := parameters.reasoning_effort) is not None:
             # Without a summary nothing of the thinking is told.
             body["reasoning"] = {"effort": effort.value, "summary": "auto"}
@@ -64,6 +66,8 @@ class Responses:
             body["tools"] = [_flat(tool) for tool in parameters.tools]
             if (choice := parameters.tool_choice) is not None:
                 body["tool_choice"] = choice if isinstance(choice, str) else _flat(choice)
+            if parameters.parallel_tool_calls is not None:
+                body["parallel_tool_calls"] = parameters.parallel_tool_calls
         return body
 
     def events(self, value: JSONObject) -> Iterator[Event]:
