@@ -14,7 +14,7 @@ from django.urls import get_script_prefix, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from conversations.models import ChatSession, Message, Run, UsageLog
+from conversations.models import AuditEvent, ChatSession, Message, Run, UsageLog
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -178,3 +178,26 @@ class UsageLogAdmin(Records):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         # The ids as well: what they name may be gone.
         return ["run_id", "session_id", *super().get_fields(request, obj)]
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(Records):
+    """What nobody can change or delete here, not even who may do everything else."""
+
+    list_display = ("at", "action", "actor_name", "subject", "address", "shown_details")
+    list_filter = ("action", "at")
+    search_fields = ("action", "actor_name", "subject", "address")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return ["at", *super().get_fields(request, obj)]
+
+    @admin.display(description="details")
+    def shown_details(self, event: AuditEvent) -> str:
+        return ", ".join(f"{name}: {_told(value)}" for name, value in event.details.items())
+
+
+def _told(value: Any) -> str:
+    return " → ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -5,6 +5,7 @@ class ConversationsConfig(AppConfig):
     name = "conversations"
 
     def ready(self) -> None:
-        from conversations import metering  # needs the models
+        from conversations import audit, metering  # they need the models
 
+        audit.connect()
         metering.connect()

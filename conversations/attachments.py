@@ -70,6 +70,29 @@ def bind(
             )
 
 
+def keep_sent(
+    user: AbstractBaseUser,
+    message: Message,
+    sent: Sequence[Image],
+    pictures: Sequence[context.Picture],
+) -> None:
+    """Stores the images that a message came with; `pictures` says what is known of each."""
+    for position, (image, picture) in enumerate(zip(sent, pictures, strict=True)):
+        data = base64.b64decode(image.data)
+        Attachment.objects.create(
+            user_id=user.pk,
+            message=message,
+            position=position,
+            name=picture.name,
+            media_type=image.media_type,
+            width=picture.width,
+            height=picture.height,
+            size=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            data=data,
+        )
+
+
 def give_back(question: Message) -> list[Attachment]:
     """Takes its images from a question that is about to be deleted, and gives them: its writer may
     send them again."""

@@ -297,6 +297,7 @@ class Board:
         """Nobody looks: what is not kept up to date is not kept."""
         self._entries.clear()
         self._ends.clear()
+        self._looked_at = float("-inf")
         self.number += KEPT_LOOKS + 1  # who comes back is told all anew
 
 

@@ -100,6 +100,9 @@ class Context:
 
         def message(role: str, text: str, pictures: Sequence[Picture]) -> ChatMessage:
             sent = tuple(known[picture.id] for picture in pictures if picture.id in self.seen)
+            if role == "tool":
+                # The call that it belongs to is not sent again, and without it none is taken.
+                role, text = "user", f"[tool result] {text}"
             return ChatMessage(role, _with_words(text, pictures, self.seen), sent)
 
         system = [ChatMessage("system", self.system_instructions)]

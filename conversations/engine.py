@@ -31,6 +31,7 @@ from django.utils import timezone
 
 from conversations import events, log_context, recovery, runs
 from conversations.background import in_database, spawn
+from conversations.board import Board, Progress
 from conversations.bus import Bus, LocalBus
 from conversations.compaction import compact_forever
 from conversations.errors import (
@@ -46,6 +47,7 @@ from conversations.metering import meter
 from conversations.models import Run
 from conversations.outcomes import Metrics, Outcome, Stop, joined_tool_calls
 from conversations.planning import Plan
+from conversations.redis_board import RedisRelay
 from conversations.redis_bus import RedisBus
 from conversations.runs import Owner, Started
 from providers import client, schemas
@@ -114,6 +116,32 @@ class _LiveRun:
         self._started_at = monotonic()
         self._first_output_at: float | None = None  # reasoning counts
         self._first_chunk_at: float | None = None  # it does not
+        self._last_output_at = self._started_at
+        self._characters = len(plan.earlier.text)
+        self._attempt = 1
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is, for the board."""
+        now = monotonic()
+        tokens = self._text_tokens.tokens + self._reasoning_tokens.tokens
+        written = tokens - self.plan.earlier.tokens
+        writing = now - self._first_output_at if self._first_output_at is not None else 0
+        return Progress(
+            run_id=self.plan.run_id,
+            age=now - self._started_at,
+            silent=now - self._last_output_at,
+            time_to_first_chunk=(
+                self._first_chunk_at - self._started_at
+                if self._first_chunk_at is not None
+                else None
+            ),
+            characters=self._characters,
+            tokens=tokens,
+            tokens_per_second=written / writing if written > 0 and writing > 0 else None,
+            has_output=self._first_output_at is not None,
+            attempt=self._attempt,
+        )
 
     def stop(self, by: int | None) -> bool:
         """`cut_short` because a person wants it."""
@@ -215,6 +243,7 @@ class _LiveRun:
 
     async def _ask(self, request: ProviderRequest, attempt: int) -> None:
         """One attempt. An adapter keeps the state of one answer, so each attempt has its own."""
+        self._attempt = attempt
         adapter = self.plan.adapter_class(self.plan.target)
         exchange = Exchange(
             attempt,
@@ -260,6 +289,7 @@ class _LiveRun:
                 self._mark_output()
                 self._mark_chunk()
                 self._text.append(text)
+                self._characters += len(text)
                 self._append("chunk", events.chunk(text, self._text_tokens.add(text)))
             case ReasoningDelta(text):
                 self._mark_output()
@@ -281,8 +311,9 @@ class _LiveRun:
         self._journal.append(self._log, type, data)
 
     def _mark_output(self) -> None:
+        self._last_output_at = monotonic()
         if self._first_output_at is None:
-            self._first_output_at = monotonic()
+            self._first_output_at = self._last_output_at
 
     def _mark_chunk(self) -> None:
         if self._first_chunk_at is None:
@@ -391,6 +422,11 @@ class Engine:
             on_stop=self._on_stop,
             on_storage_failure=self._on_storage_failure,
         )
+        self.board = Board(
+            self.journal.worker,
+            lambda: [live.progress for live in self._live.values()],
+            RedisRelay(settings.REDIS_URL) if settings.REDIS_URL else None,
+        )
         self._live: dict[UUID, _LiveRun] = {}
         self._drives: dict[UUID, asyncio.Task[None]] = {}
         self._upkeep: list[asyncio.Task[None]] = []
@@ -408,6 +444,7 @@ class Engine:
             spawn(self.journal.write_forever(), "journal writer"),
             spawn(self._sweep_forever(), "sweeper of lost runs"),
             spawn(compact_forever(), "compaction of old events"),
+            spawn(self.board.serve(), "board of live runs"),
             spawn(self._bus.serve(self.journal.worker, self._on_stop), "bus"),
         ]
 
@@ -435,6 +472,7 @@ class Engine:
         drive = spawn(live.drive(), f"run {plan.run_id}")
         self._drives[plan.run_id] = drive
         drive.add_done_callback(lambda _: self._forget(plan.run_id))
+        self.board.wake()
 
     async def stop(self, run_id: UUID, by: int | None = None) -> bool:
         """Stops a run for a person (`by`, an id), whichever process drives it, and waits for its
@@ -480,6 +518,7 @@ class Engine:
             live.cut_short(Cut.SHUT_DOWN)
         if self._drives:
             await asyncio.wait(set(self._drives.values()), timeout=5)
+        self.board.close()
         for task in self._upkeep:
             task.cancel()
         await asyncio.gather(*self._upkeep, return_exceptions=True)

@@ -2,7 +2,7 @@
 
 Failure                  what a reader is told: code, message, recoverable, retry_after
 RunError                 the server's own reasons
-├── BudgetExceeded       BUDGET_EXCEEDED
+├── BudgetExceeded       BUDGET_EXCEEDED, which is a Refusal as well: nothing was started
 ├── Interrupted          INTERRUPTED, the server went away
 └── InternalError        INTERNAL_ERROR, a defect or broken storage
 Refusal                  why nothing was started
@@ -27,11 +27,7 @@ class RunError(Exception):
 
     code: ClassVar[str]
     recoverable: ClassVar[bool] = True
-
-
-class BudgetExceeded(RunError):
-    code = "BUDGET_EXCEEDED"
-    recoverable = False
+    retry_after: int | None = None  # s
 
 
 class Interrupted(RunError):
@@ -66,7 +62,7 @@ class Failure:
     def of(cls, error: ProviderError | RunError) -> "Failure":
         if isinstance(error, ProviderError):
             return cls(error.code, error.message, error.recoverable, error.retry_after)
-        return cls(error.code, str(error), error.recoverable)
+        return cls(error.code, str(error), error.recoverable, error.retry_after)
 
 
 class Refusal(Exception):
@@ -74,8 +70,8 @@ class Refusal(Exception):
 
     status: ClassVar[int]
     code: ClassVar[str]
-    message: ClassVar[str]
-    retry_after: ClassVar[int | None] = None  # s
+    message: str
+    retry_after: int | None = None  # s
 
     def __str__(self) -> str:
         return self.message
@@ -89,6 +85,20 @@ class BadValue(Exception):
         super().__init__(message)
         self.field = field
         self.message = message
+
+
+class BudgetExceeded(RunError, Refusal):
+    """A budget has no room for a run. `message` says which, how much is left and when it resets;
+    `retry_after` are the seconds until then, None where waiting would not help."""
+
+    status = 429
+    code = "BUDGET_EXCEEDED"
+    recoverable = False
+
+    def __init__(self, message: str, retry_after: int | None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
 
 
 class RunInProgress(Refusal):

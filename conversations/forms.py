@@ -17,6 +17,7 @@ from providers import schemas
 from providers.adapters.base import Parameters, Schema
 from providers.models import AnswerSchema
 
+CHARACTERS_PER_TOKEN = 4  # about, in what is not seen (providers.tokens)
 SCALARS = (str, int, float, type(None))
 
 
@@ -166,6 +167,41 @@ class ParametersForm(MessageForm):
 
     def clean_prompt(self) -> str:
         return ""
+
+
+class ContextForm(ParametersForm):
+    """A question about the next request, whose text is still being written: it is not told."""
+
+    prompt_characters = forms.IntegerField(**within("a whole number", 0, 1_000_000))
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Estimated. Only for a valid form."""
+        return math.ceil((self.cleaned_data["prompt_characters"] or 0) / CHARACTERS_PER_TOKEN)
+
+
+class ReplayForm(PlainForm):
+    """How a recorded request is sent again."""
+
+    SAME, EDITED, OTHER = "same", "edited", "other"
+
+    how = forms.ChoiceField(
+        choices=[
+            (SAME, "Unchanged"),
+            (EDITED, "With an edited body"),
+            (OTHER, "To another configuration"),
+        ],
+        error_messages={"required": "Choose how to send it again: same, edited or other."},
+    )
+    body = forms.CharField(required=False, strip=False)
+    configuration_id = forms.CharField(required=False, max_length=100, validators=[no_broken_text])
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean()
+        needed = {self.EDITED: "body", self.OTHER: "configuration_id"}.get(cleaned.get("how", ""))
+        if needed and not cleaned.get(needed):
+            self.add_error(needed, "This is needed for it.")
+        return cleaned
 
 
 class TitleForm(PlainForm):

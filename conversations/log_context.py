@@ -6,7 +6,7 @@ that work for them. Asking reads nothing from the database: who is not known yet
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from django.http import HttpRequest
@@ -39,9 +39,16 @@ def asking() -> Asking | None:
     return _asking.get()
 
 
-def set_asking(value: Asking | None) -> None:
-    """Says which request is answered in this context from now on."""
+AskingOrNone = TypeVar("AskingOrNone", bound=Asking | None)
+NOTED: Final = "llmchat.asking"  # in the META of a request
+
+
+def set_asking(value: AskingOrNone) -> AskingOrNone:
+    """Says which request is answered in this context from now on, and gives that again."""
     _asking.set(value)
+    if value is not None:
+        value.request.META[NOTED] = value
+    return value
 
 
 def set_run(run_id: UUID) -> None:
@@ -49,11 +56,12 @@ def set_run(run_id: UUID) -> None:
     _run_id.set(run_id)
 
 
-def fields() -> dict[str, Any]:
-    """`run_id`, `request_id` and `user_id`, as far as they are known."""
+def fields(request: Any = None) -> dict[str, Any]:
+    """`run_id`, `request_id` and `user_id`, as far as they are known. `request` is what a record
+    itself is about: Django logs some when the request has been left."""
     told: dict[str, Any] = {}
     run_id: object = _run_id.get()
-    if current := _asking.get():
+    if current := _asking.get() or getattr(request, "META", {}).get(NOTED):
         match = current.request.resolver_match
         run_id = run_id or (match and match.kwargs.get("run_id"))
         told["request_id"] = current.request_id

@@ -23,7 +23,22 @@ MOST_LABELS: Final = 1_000
 OTHER: Final = "other"
 # The boundaries that OpenTelemetry's conventions for generative AI give (in seconds, in tokens).
 # Source: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics.
-SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+SECONDS: Final = (
+    0.01,
+    0.02,
+    0.04,
+    0.08,
+    0.16,
+    0.32,
+    0.64,
+    1.28,
+    2.56,
+    5.12,
+    10.24,
+    20.48,
+    40.96,
+    81.92,
+)
 TOKENS: Final = tuple(4**power for power in range(14))
 
 Labels = tuple[str, ...]

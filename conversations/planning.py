@@ -70,6 +70,7 @@ class Asked:
     attachments: tuple[UUID, ...] = ()  # that are sent with a new message
     # The whole conversation, from a caller who keeps it; then `prompt` is its last question.
     messages: tuple[context.Given, ...] = ()
+    body: dict[str, Any] | None = None  # to be sent as it is, in place of one that is made of these
     source: Source = CHAT
 
 
@@ -116,6 +117,7 @@ class Plan:
     opening: list[RunEvent]
     earlier: Earlier = Earlier()
     schema: Schema | None = None  # that the answer is held against
+    max_tokens: int | None = None  # of the answer, as the provider is told; None: it decides
 
 
 def plan(
@@ -137,7 +139,7 @@ def plan(
     else:
         sending = _from_branch(configuration, asked, parameters, chat, question, branch, earlier)
     sent = _sendable(configuration, parameters)
-    target, shown, request = _request(configuration, sending.messages, sent)
+    target, shown, request = _request(configuration, sending.messages, sent, asked.body)
     run_id = uuid4()
     metadata = events.metadata(
         run_id=run_id,
@@ -190,7 +192,14 @@ def plan(
         ),
         earlier=earlier,
         schema=parameters.schema,
+        max_tokens=sent.max_tokens,
     )
+
+
+def max_tokens(asked: Asked, configuration: Configuration) -> int | None:
+    """How long the provider is told that an answer may be; None where it decides."""
+    parameters = _with_defaults(asked.parameters, configuration.default_parameters)
+    return _sendable(configuration, parameters).max_tokens
 
 
 def _from_branch(
@@ -325,7 +334,10 @@ def _numbered(*opening: tuple[str, str]) -> list[RunEvent]:
 
 
 def _request(
-    configuration: Configuration, messages: Sequence[ChatMessage], parameters: Parameters
+    configuration: Configuration,
+    messages: Sequence[ChatMessage],
+    parameters: Parameters,
+    body: dict[str, Any] | None,
 ) -> tuple[Target, ProviderRequest | None, ProviderRequest | ProviderError]:
     """Where the request goes, the request as far as it can be shown, and what can be sent."""
     unreadable_key: ProviderError | None = None
@@ -338,6 +350,8 @@ def _request(
         request = configuration.adapter_class(target).request(messages, parameters)
     except ProviderError as error:
         return target, None, unreadable_key or error
+    if body is not None:
+        request = replace(request, body=body)
     return target, request, unreadable_key or request
 
 

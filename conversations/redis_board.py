@@ -73,7 +73,7 @@ def _key(worker: UUID) -> str:
     return f"{PREFIX}figures:{worker.hex}"
 
 
-def _read(text: str) -> list[Progress]:
+def _read(text: str | bytes) -> list[Progress]:
     """Nothing where a process of another version has written something else."""
     try:
         return [Progress.of(told) for told in json.loads(text)]

@@ -16,7 +16,8 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from conversations import attachments, branches, events, messages, sessions
+from conversations import attachments, branches, budgets, events, messages, sessions
+from conversations.context import Given
 from conversations.errors import AnswerComplete, Gone, KeyReused, RunInProgress, TooManyRuns
 from conversations.events import RunEvent
 from conversations.models import Attachment, ChatSession, EventBatch, Message, Run, UsageLog
@@ -137,6 +138,47 @@ def start_alone(
     return _start(user, None, configuration, asked, owner, _Turn)
 
 
+def start_saved(
+    user: AbstractBaseUser, configuration: Configuration, asked: Asked, owner: Owner
+) -> Started:
+    """A run of a caller who brings the whole conversation, which is stored as a new session."""
+
+    with transaction.atomic():
+        chat = sessions.create(user)
+
+        def store_conversation() -> _Turn:
+            said = [given for given in asked.messages if given.message.role != Message.Role.SYSTEM]
+            chat.system_instructions = "\n\n".join(
+                given.message.content
+                for given in asked.messages
+                if given.message.role == Message.Role.SYSTEM
+            )
+            chat.save(update_fields=["system_instructions"])
+            _remember(chat, configuration, asked)
+            last: Message | None = None
+            for given in said:
+                last = _store_given(user, chat, last, given)
+            return _Turn(last)
+
+        return _start(user, chat, configuration, asked, owner, store_conversation)
+
+
+def _store_given(
+    user: AbstractBaseUser, chat: ChatSession, parent: Message | None, given: Given
+) -> Message:
+    said = given.message
+    message: Message = Message.objects.create(
+        session=chat,
+        parent=parent,
+        role=said.role,
+        content=said.content,
+        tool_calls=[asdict(call) for call in said.tool_calls],
+        tokens=given.tokens,
+    )
+    attachments.keep_sent(user, message, said.images, given.pictures)
+    return message
+
+
 def _start(
     user: AbstractBaseUser | None,
     chat: ChatSession | None,
@@ -164,6 +206,7 @@ def _start(
                 user_id=user.pk if user else None,
                 session=chat,
                 configuration=configuration,
+                configuration_revision=configuration.revision or None,
                 user_message=turn.question,
                 assistant_message=turn.cut,
                 origin=asked.source.origin,
@@ -185,6 +228,8 @@ def _start(
                 last=len(planned.opening),
                 lines=events.to_lines(planned.opening),
             )
+            # Last, as others wait for the row of a budget that is shared.
+            budgets.reserve(run, planned, now)
             return Started(run, planned)
     except IntegrityError:
         # Somebody was faster: the same key in another request, or another send in this chat.
@@ -219,6 +264,7 @@ def _fingerprint(chat: ChatSession | None, configuration: Configuration, asked: 
         asked.context_limit,
         *([asked.continues] if asked.continues is not None else []),
         *([[str(id_) for id_ in asked.attachments]] if asked.attachments else []),
+        *([[asdict(given.message) for given in asked.messages]] if asked.messages else []),
     ]
     return hashlib.sha256(events.encode(told).encode()).hexdigest()
 
@@ -316,6 +362,7 @@ def finish(run_id: UUID, outcome: Outcome, number: int) -> RunEvent:
         ]
     )
     _log_usage(run, outcome, ended_at)
+    budgets.settle(run, outcome.metrics)
     if outcome.failure:
         return RunEvent(
             number,

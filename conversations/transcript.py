@@ -12,6 +12,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from conversations import branches, messages, structured
 from conversations.models import ChatSession, Message, Run, UsageLog, Viewer
+from conversations.money import dollars
 from conversations.rendering import highlight_json, render
 
 SIDEBAR_SESSIONS = 200
@@ -182,12 +183,7 @@ def cost_label(cost: Decimal | None, source: str) -> str:
     if cost is None:
         return UNKNOWN_COST
     approximately = "≈" if source == "estimated" and cost else ""
-    if not cost:
-        return "$0"
-    if cost >= Decimal("0.1"):
-        return f"{approximately}${cost:.2f}"
-    digits = -cost.adjusted() + 1  # two figures that count
-    return f"{approximately}${cost:.{digits}f}"
+    return f"{approximately}{dollars(cost)}"
 
 
 def sidebar(user: Viewer) -> list[tuple[str, list[ChatSession]]]:

@@ -1,6 +1,7 @@
 from django.urls import path
 
-from conversations.views import attachments, chats, messages, runs
+from conversations.api import complete, completions, models
+from conversations.views import attachments, chats, messages, replays, runs
 
 urlpatterns = [
     path("", chats.home, name="home"),
@@ -28,6 +29,12 @@ urlpatterns = [
     path("runs/<uuid:run_id>/events/", runs.events, name="run_events"),
     path("runs/<uuid:run_id>/stop/", runs.stop, name="stop"),
     path("runs/<uuid:run_id>/result/", runs.result, name="run_result"),
+    path("runs/<uuid:run_id>/replay/", replays.replay, name="replay"),
     path("runs/<uuid:run_id>/mismatch/", runs.mismatch, name="run_mismatch"),
+    path("v1/chat/completions", completions.chat_completions, name="chat_completions"),
+    path("api/v1/llm/complete/stream", complete.complete, name="complete"),
+    path("v1/models", models.models, name="models"),
+    path("v1/models/<path:slug>", models.model, name="model"),
+    path("v1/<path:rest>", models.unknown),
     path("preferences/", chats.preferences, name="preferences"),
 ]

@@ -19,13 +19,17 @@ from django.core.handlers.asgi import ASGIHandler
 
 django.setup(set_prefix=False)
 
+from conversations.at_end import settle
 from conversations.engine import get_engine, shut_down_engine
 from conversations.sse import PIECE
 from llmchat import lifecycle
 from llmchat.guard import guarded
 from llmchat.viewers import finish, paced
 
-STREAMS = re.compile(r"^/(runs/[0-9a-f-]+/events|chat/stream)/$")
+STREAMS = re.compile(
+    r"^/((runs/[0-9a-f-]+/events|chat/stream|monitor/(live/events|test/delivery))/"
+    r"|v1/chat/completions|api/v1/llm/complete/stream|monitor/activity/export\.(csv|json))$"
+)
 SHUTDOWN_MARGIN = 8.0  # s beyond the grace that runs get, to store and close
 
 
@@ -44,7 +48,10 @@ streams = paced(guarded(StreamHandler()))
 
 async def route(scope: Any, receive: Any, send: Any) -> None:
     handler = streams if scope["type"] == "http" and STREAMS.match(scope["path"]) else pages
-    await handler(scope, receive, send)
+    try:
+        await handler(scope, receive, send)
+    finally:
+        settle(scope)
 
 
 async def start() -> None:

@@ -36,10 +36,10 @@ class JSONLines(logging.Formatter):
             # Before they are quoted: a key with a quote or a backslash would look different then.
             "message": without_secrets(record.getMessage()),
             "process": record.process,
-            **log_context.fields(),
+            **log_context.fields(getattr(record, "request", None)),
         }
         if record.exc_info:
             told["exception"] = without_secrets(self.formatException(record.exc_info))
         if record.stack_info:
             told["stack"] = without_secrets(self.formatStack(record.stack_info))
-        return json.dumps(told, ensure_ascii=False, default=str)
+        return json.dumps(told, default=str)  # ASCII: some cut lines at U+2028 too

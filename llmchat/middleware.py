@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-from conversations.log_context import Asking, asking, set_asking
+from conversations.log_context import Asking, set_asking
 from llmchat import clients
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
@@ -26,33 +26,29 @@ def name_requests(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpR
     what the stream logs, and goes with the task.
     """
 
-    def begin(request: HttpRequest) -> Asking:
-        current = Asking(request, _request_id(request), clients.address(request))
-        set_asking(current)
-        return current
-
-    def end(response: HttpResponseBase, current: Asking, former: Asking | None) -> None:
+    def end(response: HttpResponseBase, current: Asking) -> HttpResponseBase:
         response["X-Request-ID"] = current.request_id
         if not response.streaming:
-            set_asking(former)
+            set_asking(None)
+        return response
 
     if iscoroutinefunction(get_response):
 
         async def asynchronous(request: HttpRequest) -> HttpResponseBase:
-            former, current = asking(), begin(request)
-            response: HttpResponseBase = await get_response(request)
-            end(response, current, former)
-            return response
+            current = set_asking(_asking(request))
+            return end(await get_response(request), current)
 
         return asynchronous
 
     def plain(request: HttpRequest) -> HttpResponseBase:
-        former, current = asking(), begin(request)
-        response: HttpResponseBase = get_response(request)
-        end(response, current, former)
-        return response
+        current = set_asking(_asking(request))
+        return end(get_response(request), current)
 
     return plain
+
+
+def _asking(request: HttpRequest) -> Asking:
+    return Asking(request, _request_id(request), clients.address(request))
 
 
 def _request_id(request: HttpRequest) -> str:

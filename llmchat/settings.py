@@ -212,11 +212,17 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576  # bytes
 # ---- Chat
 PROMPT_MAX_CHARACTERS = env.integer("PROMPT_MAX_CHARACTERS", 5_000, least=1)
 DEFAULT_CONTEXT_LIMIT = env.integer("DEFAULT_CONTEXT_LIMIT", 20, most=100)  # messages
+# How long an answer is expected to be where a request has no max_tokens; for budgets
+BUDGET_ANSWER_TOKENS = env.integer("BUDGET_ANSWER_TOKENS", 1_024, least=1, most=128_000)
+# Under a budget of money, a model without known prices is counted in tokens alone, or refused
+BUDGET_UNKNOWN_PRICE = env.choice("BUDGET_UNKNOWN_PRICE", "allow", ("allow", "refuse"))
 ATTACHMENT_MAX_BYTES = env.integer("ATTACHMENT_MAX_BYTES", 10 * 1024**2, least=1024)
 ATTACHMENT_MAX_SIDE = env.integer("ATTACHMENT_MAX_SIDE", 1_568, least=64, most=8_192)  # px, kept
 ATTACHMENTS_PER_MESSAGE = env.integer("ATTACHMENTS_PER_MESSAGE", 8, least=1, most=100)
 RUNS_PER_USER = env.integer("RUNS_PER_USER", 10, least=1)  # at a time
 STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 50, least=1)  # at a time
+API_REQUESTS_PER_MINUTE = env.integer("API_REQUESTS_PER_MINUTE", 60, least=1)  # of a person
+API_BODY_MAX_BYTES = env.integer("API_BODY_MAX_BYTES", 10 * 1024**2, least=1024)  # of a call
 VIEWER_BUFFER = env.integer("VIEWER_BUFFER", 1024**2, least=64 * 1024)  # bytes unsent to one
 VIEWER_STALL = env.seconds("VIEWER_STALL", 30)  # without progress, then a viewer is dropped
 
@@ -265,7 +271,7 @@ if METRICS_TOKEN and len(METRICS_TOKEN) < MIN_SECRET_CHARACTERS:
 LOG_FORMATS = {"text": "llmchat.logs.TextLines", "json": "llmchat.logs.JSONLines"}
 LOG_FORMAT = env.choice("LOG_FORMAT", "text", LOG_FORMATS)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-LOGGING = {
+LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,  # or the server's own errors would vanish
     "formatters": {
@@ -283,7 +289,9 @@ LOGGING = {
         for name in ("asyncio", "httpx", "httpcore", "aiohttp", "axes", "daphne", "markdown_it")
     }
     # A wrong Host is somebody else's mistake: the answer says so, a traceback helps nobody.
-    | {"django.security.DisallowedHost": {"level": "CRITICAL"}},
+    | {"django.security.DisallowedHost": {"level": "CRITICAL"}}
+    # Django's own handlers would write each line once more, in their own way.
+    | {"django": {"handlers": [], "level": "INFO", "propagate": True}},
 }
 if LOG_FORMAT == "json":
     # uvicorn has set up lines of its own by now. (Its access log stays as it is: off, by choice.)

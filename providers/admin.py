@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
+from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
@@ -27,7 +28,7 @@ from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters
 
-from providers import probe
+from providers import probe, revisions
 from providers.adapters import registry
 from providers.adapters.custom import Custom
 from providers.custom_form import REQUEST_FIELDS, RESPONSE_FIELDS
@@ -220,7 +221,20 @@ class ConfigurationAdmin(ModelAdmin):
         obj.is_default = False  # only one row can have it, so the former one loses it first
         super().save_model(request, obj, form, change)
         if becomes_default:
-            obj.make_default()
+            self._make_default(request, obj)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        # Now all of it is stored: one revision, however many steps it took.
+        revisions.record(form.instance, self._person(request), replaced=form.changed_data)
+
+    def _make_default(self, request: HttpRequest, obj: Configuration) -> None:
+        former = obj.make_default()
+        if former is not None:
+            revisions.record(former, self._person(request))
+
+    def _person(self, request: HttpRequest) -> AbstractBaseUser | None:
+        return request.user if isinstance(request.user, AbstractBaseUser) else None
 
     def construct_change_message(
         self, request: HttpRequest, form: Any, formsets: Any, add: bool = False
@@ -264,8 +278,9 @@ class ConfigurationAdmin(ModelAdmin):
                 request, f"{chosen[0]} is not active. Activate it first.", messages.ERROR
             )
         else:
-            chosen[0].make_default()
-            self._log(request, chosen[0], ["default"])
+            with transaction.atomic():
+                self._make_default(request, chosen[0])
+                self._log(request, chosen[0], ["default"])
             self.message_user(request, f"{chosen[0]} is the default now.", messages.SUCCESS)
 
     @admin.action(description="Duplicate", permissions=["add"])
@@ -273,6 +288,7 @@ class ConfigurationAdmin(ModelAdmin):
         for original in queryset:
             with transaction.atomic():
                 copy = original.duplicate()
+                revisions.record(copy, self._person(request))
             self.log_addition(request, copy, [{"added": {}}])
             self.message_user(
                 request,
@@ -286,11 +302,13 @@ class ConfigurationAdmin(ModelAdmin):
         for row in rows:
             for name, value in values.items():
                 setattr(row, name, value)
-            row.save(update_fields=[*values, "updated_at"])
-            self._log(request, row, ["active"])
+            with transaction.atomic():
+                row.save(update_fields=[*values, "updated_at"])
+                self._log(request, row, ["active"])
         return ", ".join(str(row) for row in rows) or "none, they were already"
 
     def _log(self, request: HttpRequest, obj: Configuration, fields: list[str]) -> None:
+        revisions.record(obj, self._person(request))
         self.log_change(request, obj, [{"changed": {"fields": fields}}])
 
     # ---- Questions to the provider
@@ -308,7 +326,12 @@ class ConfigurationAdmin(ModelAdmin):
                 ("use-model", self.use_model),
             )
         ]
-        return [*own, *super().get_urls()]
+        history = path(
+            "<path:object_id>/revisions/",
+            self.admin_site.admin_view(self.show_revisions),
+            name="providers_configuration_revisions",
+        )
+        return [history, *own, *super().get_urls()]
 
     def _posted(
         self, view: Callable[[HttpRequest, Configuration], HttpResponse]
@@ -364,12 +387,38 @@ class ConfigurationAdmin(ModelAdmin):
             for field, problems in form.errors.get_json_data().items():
                 text = " ".join(problem["message"] for problem in problems)
                 self.message_user(request, f"{field}: {text}", messages.ERROR)
-        elif fields := configuration.take_model(**form.cleaned_data):
-            self._log(request, configuration, fields)
+        elif self._takes_model(request, configuration, form.cleaned_data):
             self.message_user(request, f"The model is {configuration.model} now.", messages.SUCCESS)
         else:
             self.message_user(request, "Nothing had to be changed.", messages.INFO)
         return self._back(configuration)
+
+    @transaction.atomic
+    def _takes_model(
+        self, request: HttpRequest, configuration: Configuration, told: dict[str, Any]
+    ) -> bool:
+        fields = configuration.take_model(**told)
+        if fields:
+            self._log(request, configuration, fields)
+        return bool(fields)
+
+    # ---- What it was before
+
+    def show_revisions(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Who changed what, and when, for those who may look at the configuration."""
+        configuration = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, configuration):
+            raise PermissionDenied
+        if configuration is None:
+            raise Http404
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Revisions of {configuration}",
+            "opts": self.opts,
+            "original": configuration,
+            "history": revisions.history(configuration),
+        }
+        return TemplateResponse(request, "admin/providers/configuration/revisions.html", context)
 
     def _back(self, configuration: Configuration) -> HttpResponseRedirect:
         return HttpResponseRedirect(

@@ -22,4 +22,4 @@ def remember(secret: str) -> None:
 
 def known() -> tuple[str, ...]:
     """All of them, long ones first: one may be part of another."""
-    return tuple(sorted(list(_known), key=len, reverse=True))
+    return tuple(sorted(_known, key=len, reverse=True))

@@ -265,6 +265,8 @@ class Configuration(models.Model):
     allowed_groups = models.ManyToManyField(
         Group, blank=True, help_text="Who may use it. No group chosen: everybody may."
     )
+    # The number of its latest revision; 0 where nobody has recorded one.
+    revision = models.PositiveIntegerField(db_default=0, default=0, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -445,17 +447,20 @@ class Configuration(models.Model):
         copy.name = f"{self.name[:93]} (copy)"
         copy.pk, copy._state.adding = None, True
         copy.is_default = copy.is_active = False
+        copy.revision = 0
         copy.save()
         copy.allowed_groups.set(self.allowed_groups.all())
         return copy
 
-    def make_default(self) -> None:
-        """Make this the default in place of the one that was."""
+    def make_default(self) -> "Configuration | None":
+        """Make this the default in place of the one that was, which this gives."""
         with transaction.atomic():
-            former = Configuration.objects.filter(is_default=True).exclude(pk=self.pk)
-            former.update(is_default=False)
+            others = Configuration.objects.filter(is_default=True).exclude(pk=self.pk)
+            former = others.first()
+            others.update(is_default=False)
             self.is_default = True
             self.save(update_fields=["is_default", "updated_at"])
+        return former
 
     @property
     def price_label(self) -> str:

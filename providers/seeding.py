@@ -18,7 +18,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils.text import slugify
 
-from providers import probe, validators
+from providers import probe, revisions, validators
 from providers.adapters import registry
 from providers.errors import ProviderError
 from providers.fields import SecretUnreadable
@@ -421,10 +421,17 @@ def _stored(declared: Declaration) -> str:
     except ValidationError as error:
         raise BadDeclaration(_explained(declared, error)) from None
     if becomes_default:
-        row.make_default()
-    if is_new:
-        return "created"
-    return "updated" if changed or becomes_default else "unchanged"
+        _make_default(row)
+    if not (is_new or changed or becomes_default):
+        return "unchanged"
+    revisions.record(row, replaced=changed)
+    return "created" if is_new else "updated"
+
+
+def _make_default(row: Configuration) -> None:
+    former = row.make_default()
+    if former is not None:
+        revisions.record(former)
 
 
 def _set_key(
@@ -467,4 +474,5 @@ def choose_default() -> None:
     if not Configuration.objects.filter(is_default=True).exists():
         demo = Configuration.objects.active().filter(slug=DEMO.slug).first()
         if demo:
-            demo.make_default()
+            _make_default(demo)
+            revisions.record(demo)

@@ -25,15 +25,24 @@ def message_of(request: HttpRequest, message_id: int) -> Message:
     return _found(messages.filter(pk=message_id))
 
 
+RUN_RELATIONS = (
+    "session",
+    "user_message",
+    "assistant_message",
+    "configuration",
+    "usage",
+    "stop_requested_by",
+)
+
+
 def run_of(request: HttpRequest, run_id: UUID) -> Run:
-    runs = Run.objects.visible_to(signed_in(request)).select_related(
-        "session",
-        "user_message",
-        "assistant_message",
-        "configuration",
-        "usage",
-        "stop_requested_by",
-    )
+    runs = Run.objects.visible_to(signed_in(request)).select_related(*RUN_RELATIONS)
+    return _found(runs.filter(pk=run_id))
+
+
+def monitored_run_of(request: HttpRequest, run_id: UUID) -> Run:
+    """One's own run; for staff, anybody's."""
+    runs = Run.objects.in_monitor_of(signed_in(request)).select_related(*RUN_RELATIONS)
     return _found(runs.filter(pk=run_id))
 
 

@@ -6,13 +6,14 @@ from uuid import UUID
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from conversations import attachments, branches, context, planning, sessions, transcript
+from conversations import attachments, branches, budgets, context, planning, sessions, transcript
 from conversations.background import in_database
 from conversations.engine import get_engine
-from conversations.forms import MessageForm, ParametersForm, TitleForm, request_data
+from conversations.forms import ContextForm, MessageForm, TitleForm, request_data
 from conversations.models import ChatSession, Preferences, Run
 from conversations.pictures import FORMATS
 from conversations.views.access import chat_of, configuration_for, preferences_of
@@ -59,9 +60,9 @@ def chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
 
 
 def chat_page(
-    request: HttpRequest, chat: ChatSession, form: MessageForm | None = None
+    request: HttpRequest, chat: ChatSession, form: MessageForm | None = None, status: int = 200
 ) -> HttpResponse:
-    """The whole page; with a `form` that has errors in place, as an answer to it (422)."""
+    """The whole page; with a `form` that has errors in place, as an answer to it."""
     entries = transcript.entries(chat)
     return render(
         request,
@@ -74,7 +75,7 @@ def chat_page(
             "is_empty": not entries,
             "show_provider_hint": _shows_provider_hint(request),
         },
-        status=422 if form and form.errors else 200,
+        status=status,
     )
 
 
@@ -101,6 +102,7 @@ def composer(
         "image_types": ",".join(f"image/{format.lower()}" for format in FORMATS),
         "image_max_bytes": settings.ATTACHMENT_MAX_BYTES,
         "images_max": settings.ATTACHMENTS_PER_MESSAGE,
+        "budget": budgets.Outlook.on(budgets.of_person(user.pk, timezone.now())),
     }
 
 
@@ -166,14 +168,14 @@ async def delete_chat(request: HttpRequest, session_id: UUID) -> HttpResponse:
 @require_safe
 @endpoint
 def chat_context(request: HttpRequest, session_id: UUID) -> HttpResponse:
-    """Which messages the next request would include (contract C2)."""
+    """Which messages the next request would include (contract C2), what it may use at most, and
+    what is left of the person's budgets, as HTML."""
     chat = chat_of(request, session_id)
-    form = ParametersForm(request.GET.dict())
+    form = ContextForm(request.GET.dict())
     if not form.is_valid():
         return invalid(form)
-    configuration = configuration_for(
-        signed_in(request), form.cleaned_data["configuration_id"], chat
-    )
+    user = signed_in(request)
+    configuration = configuration_for(user, form.cleaned_data["configuration_id"], chat)
     asked = form.asked
     branch = branches.shown(chat)
     selected = context.build(
@@ -186,6 +188,12 @@ def chat_context(request: HttpRequest, session_id: UUID) -> HttpResponse:
         pictures=attachments.of(branch),
         can_see=configuration.supports(Feature.VISION),
     )
+    needed = budgets.need(
+        selected.input_tokens + form.prompt_tokens,
+        planning.max_tokens(asked, configuration),
+        configuration.prices,
+    )
+    outlook = budgets.Outlook.on(budgets.of_person(user.pk, timezone.now()), needed)
     return JsonResponse(
         {
             "included": [message.id for message in selected.included],
@@ -194,6 +202,11 @@ def chat_context(request: HttpRequest, session_id: UUID) -> HttpResponse:
             ],
             "input_tokens": selected.input_tokens,
             "context_window": configuration.context_window,
+            "estimate": {
+                "tokens": needed.tokens,
+                "cost_usd": None if needed.usd is None else float(needed.usd),
+            },
+            "budget": render_to_string("conversations/_budget.html", {"budget": outlook}),
         }
     )
 

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 from conversations import messages, runs, structured, transcript
 from conversations.background import in_database
 from conversations.engine import get_engine
-from conversations.errors import BadValue
+from conversations.errors import BadValue, BudgetExceeded
 from conversations.events import RunEvent
 from conversations.forms import MessageForm, ParametersForm, request_data
 from conversations.models import Message, Run
@@ -55,6 +55,8 @@ async def send(request: HttpRequest, session_id: UUID) -> HttpResponse:
     except BadValue as error:
         form.add_error(error.field, error.message)
         return await in_database(_invalid)(request, chat, form)
+    except BudgetExceeded as error:
+        return await in_database(_over_budget)(request, chat, form, error)
     end = None if streams else await _end_of(started.run)
     return await in_database(_sent)(request, started, end)
 
@@ -155,16 +157,31 @@ def _run_json(started: Started, end: RunEvent | None) -> JsonResponse:
 
 
 def _invalid(request: HttpRequest, chat: Any, form: MessageForm) -> HttpResponse:
+    return _form_again(request, chat, form, 422) or invalid(form)
+
+
+def _over_budget(
+    request: HttpRequest, chat: Any, form: MessageForm, error: BudgetExceeded
+) -> HttpResponse:
+    form.add_error(None, error.message)
+    again = _form_again(request, chat, form, error.status)
+    if again is None:
+        raise error
+    if error.retry_after is not None:
+        again["Retry-After"] = str(error.retry_after)
+    return again
+
+
+def _form_again(
+    request: HttpRequest, chat: Any, form: MessageForm, status: int
+) -> HttpResponse | None:
+    """The form with its errors in place; None where a program asks, which wants JSON."""
     if is_htmx(request):
-        return render(
-            request,
-            "conversations/_composer.html",
-            chats.composer(request, chat, form),
-            status=422,
-        )
+        composer = chats.composer(request, chat, form)
+        return render(request, "conversations/_composer.html", composer, status=status)
     if wants_page(request):
-        return chats.chat_page(request, chat, form)
-    return invalid(form)
+        return chats.chat_page(request, chat, form, status)
+    return None
 
 
 @require_safe

@@ -1,49 +1,32 @@
 """Following and stopping runs."""
 
 import logging
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from django.conf import settings
-from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 
+from conversations import events as run_events
 from conversations import live_page, runs, sse, transcript
+from conversations.api import callers
+from conversations.api.callers import Caller
 from conversations.background import in_database
 from conversations.engine import get_engine
-from conversations.errors import Refusal
+from conversations.errors import BudgetExceeded, Failure
 from conversations.events import RunEvent
 from conversations.forms import MessageForm, Unreadable
 from conversations.journal import stored_events, stored_number
 from conversations.models import ChatSession, Message, Run
-from conversations.views.access import chat_of, configuration_for, run_of
+from conversations.views import streams
+from conversations.views.access import chat_of, configuration_for, monitored_run_of, run_of
 from conversations.views.answers import Forbidden, endpoint, invalid, signed_in
 
 log = logging.getLogger(__name__)
-
-RIGHTS_INTERVAL = 10  # s between two looks whether a reader may still read
-
-_streams_of: Counter[int] = Counter()  # open streams of this process by user
-
-
-def open_streams() -> int:
-    """How many streams this process is sending."""
-    return sum(_streams_of.values())
-
-
-class TooManyStreams(Refusal):
-    status = 429
-    code = "TOO_MANY_STREAMS"
-    message = "Too many streams are open for you. Close a tab, then try again."
-    retry_after = 5
-
 
 # ---- following
 
@@ -53,16 +36,22 @@ class TooManyStreams(Refusal):
 async def events(request: HttpRequest, run_id: UUID) -> HttpResponseBase:
     """The events of a run from a position on, then live (contract S10); with `poll=1` those that
     there are at this moment, for who does not get them live."""
-    user, run, stored = await in_database(_position)(request, run_id)
+    caller, run, stored = await in_database(_position)(request, run_id)
     after = _after(request, run)
     if request.GET.get("poll") == "1":
         return await _poll(request, run, after, stored)
-    return _follow(request, user, run, after, stored)
+    return _follow(request, caller, run, after, stored)
 
 
-def _position(request: HttpRequest, run_id: UUID) -> tuple[Any, Run, int]:
-    run = run_of(request, run_id)
-    return request.user, run, stored_number(run.pk)
+def _position(request: HttpRequest, run_id: UUID) -> tuple[Caller, Run, int]:
+    if not callers.has_token(request):
+        run = run_of(request, run_id)
+        return Caller(request.user), run, stored_number(run.pk)
+    caller = callers.with_token(request)
+    found = callers.runs_of(caller).filter(pk=run_id).first()
+    if found is None:
+        raise Http404
+    return caller, found, stored_number(run_id)
 
 
 def _after(request: HttpRequest, run: Run) -> int:
@@ -76,19 +65,20 @@ def _after(request: HttpRequest, run: Run) -> int:
     return position[1]
 
 
-def _follow(request: HttpRequest, user: Any, run: Run, after: int, stored: int) -> HttpResponseBase:
+def _follow(
+    request: HttpRequest, caller: Caller, run: Run, after: int, stored: int
+) -> HttpResponseBase:
     after, is_complete = _standing(run, after, stored)
     if is_complete:
         return HttpResponse(status=204)
-    if _streams_of[user.pk] >= settings.STREAMS_PER_USER:
-        raise TooManyStreams
+    streams.check_room(caller.user.pk)
     journal = get_engine().journal
     is_over = not run.is_running
     if _shows_blocks(request):
         batches = live_page.blocks(run, journal.follow(run.pk, is_over=is_over), after)
     else:
         batches = journal.follow(run.pk, after, is_over=is_over)
-    return sse.response(_counted(request, user.pk, run.pk, batches))
+    return sse.response(_counted(request, caller, run.pk, batches))
 
 
 async def _poll(request: HttpRequest, run: Run, after: int, stored: int) -> HttpResponse:
@@ -118,36 +108,25 @@ def _shows_blocks(request: HttpRequest) -> bool:
 
 async def _counted(
     request: HttpRequest,
-    user_id: int,
+    caller: Caller,
     run_id: UUID,
     batches: AsyncGenerator[Sequence[RunEvent], None],
 ) -> AsyncIterator[bytes]:
     """A stream while its reader may read. It holds no database connection while it waits."""
-    _streams_of[user_id] += 1
-    looked_at = monotonic()
-    try:
+    rights = streams.Rights(lambda: _may_read(request, caller, run_id))
+    with streams.counted(caller.user.pk):
         async with aclosing(sse.frames(run_id, batches)) as frames:
             async for data in frames:
                 yield data
-                if monotonic() - looked_at > RIGHTS_INTERVAL:
-                    looked_at = monotonic()
-                    try:
-                        may_read = await in_database(_may_read)(request, user_id, run_id)
-                    except (OperationalError, InterfaceError):
-                        continue  # the database is away: this is asked again
-                    if not may_read:
-                        return
-    finally:
-        _streams_of[user_id] -= 1
-        if not _streams_of[user_id]:
-            del _streams_of[user_id]
+                if not await rights.hold():
+                    return
 
 
-def _may_read(request: HttpRequest, user_id: int, run_id: UUID) -> bool:
-    """Whether the reader is still signed in, and the run still theirs."""
-    if not request.session.exists(request.session.session_key or ""):
+def _may_read(request: HttpRequest, caller: Caller, run_id: UUID) -> bool:
+    """Whether the reader is still who they were, and the run still theirs."""
+    if not callers.is_welcome(request, caller):
         return False
-    return Run.objects.filter(pk=run_id, user_id=user_id, user__is_active=True).exists()
+    return Run.objects.filter(pk=run_id, user_id=caller.user.pk, user__is_active=True).exists()
 
 
 # ---- the one-request form
@@ -161,7 +140,7 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
     It is a GET that does something, so only the app's own page may make it; and one that comes
     back with the id of an event follows its run, whatever else it says.
     """
-    _check_own_page(request)
+    check_own_page(request)
     returning = request.headers.get("Last-Event-ID") or request.GET.get("last_event_id")
     if returning:
         position = sse.parse_id(returning)
@@ -171,17 +150,29 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
             run_id = UUID(position[0])
         except ValueError:
             raise Unreadable("Last-Event-ID is not the id of an event.") from None
-        user, run, stored = await in_database(_position)(request, run_id)
-        return _follow(request, user, run, position[1], stored)
+        caller, run, stored = await in_database(_position)(request, run_id)
+        return _follow(request, caller, run, position[1], stored)
 
     checked = await in_database(_check)(request)
     if isinstance(checked, HttpResponse):
         return checked
     user, chat, configuration, asked = checked
-    started = await get_engine().begin(
-        lambda owner: runs.start(user, chat, configuration, asked, owner)
-    )
-    return _follow(request, user, started.run, 0, 0)
+    try:
+        started = await get_engine().begin(
+            lambda owner: runs.start(user, chat, configuration, asked, owner)
+        )
+    except BudgetExceeded as error:
+        if sse.CONTENT_TYPE not in request.headers.get("Accept", ""):
+            raise
+        return _told_in_stream(error)
+    return _follow(request, Caller(user), started.run, 0, 0)
+
+
+def _told_in_stream(error: BudgetExceeded) -> HttpResponse:
+    """For an EventSource, which shows its page no answer but a stream: the error as its one event,
+    of a run that there never was, so that coming back to it is answered with 404."""
+    data = run_events.error(Failure.of(error), assistant_message_id=None, text="")
+    return sse.poll_response(uuid4(), [RunEvent(1, "error", data)])
 
 
 def _check(request: HttpRequest) -> Any:
@@ -204,7 +195,7 @@ def _check(request: HttpRequest) -> Any:
     return user, chat, configuration, form.asked
 
 
-def _check_own_page(request: HttpRequest) -> None:
+def check_own_page(request: HttpRequest) -> None:
     """The browser itself says where a request comes from; a page cannot forge these headers."""
     origin = request.headers.get("Origin")
     is_own_origin = origin is not None and urlsplit(origin).netloc == request.get_host()
@@ -230,7 +221,8 @@ def _check_own_page(request: HttpRequest) -> None:
 @require_POST
 @endpoint
 async def stop(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    run = await in_database(run_of)(request, run_id)
+    """A person's own run; any run for staff, who see it on the live board."""
+    run = await in_database(monitored_run_of)(request, run_id)
     return await _stopped(request, run)
 
 
@@ -254,6 +246,8 @@ async def _stopped(request: HttpRequest, run: Run) -> HttpResponse:
     """Stops a run and tells what became of it. When this answers, the provider is closed."""
     stopped = await get_engine().stop(run.pk, request.user.pk) if run.is_running else False
     is_deleted, after = await in_database(_after_stop)(run)
+    if run.user_id != request.user.pk:
+        after = {"receipt": after["receipt"]}  # the prompt goes back to its writer's page only
     return JsonResponse(
         {"stopped": stopped, "user_message_deleted": stopped and is_deleted, **after}
     )

@@ -354,11 +354,18 @@ document.addEventListener("htmx:beforeSend", ({ detail }) => {
 
 document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   const { xhr, requestConfig } = detail;
-  if (!isSend(requestConfig?.elt) || !detail.shouldSwap) return;
+  if (!isSend(requestConfig?.elt)) return;
+  const isJson = xhr.getResponseHeader("Content-Type")?.includes("json");
+  if (xhr.status === 429 && !isJson) {
+    // Over a budget: the form says so, as it does of bad values.
+    detail.shouldSwap = true;
+    detail.isError = false;
+  }
+  if (!detail.shouldSwap) return;
   dropPending();
-  if (xhr.status === 422) {
+  if (xhr.status === 422 || xhr.status === 429) {
     // The form with its errors. JSON means that it came from elsewhere, such as a limit.
-    if (xhr.getResponseHeader("Content-Type")?.includes("json")) {
+    if (isJson) {
       detail.shouldSwap = false;
       detail.isError = true;
       composer().giveBack();

@@ -1,8 +1,10 @@
-/** Shows which messages the next request takes along, and what does not fit. */
+/** Shows which messages the next request takes along, what does not fit, and what is left of the
+ * person's budgets. */
 
 import { count, plural } from "./format.js";
 
 const WAIT = 350; // ms
+const TYPING_WAIT = 800; // ms without a key, before what is typed is counted
 let timer = 0;
 let latest = 0;
 
@@ -43,7 +45,7 @@ function tell({ included, left_out: leftOut, input_tokens: tokens, context_windo
 async function look() {
   const composer = document.querySelector("chat-composer");
   const form = document.getElementById("composer-form");
-  if (!composer || !form) return;
+  if (!composer || !form?.elements.configuration_id?.value) return; // nobody to send it to
   latest += 1;
   const own = latest;
   const url = new URL(composer.dataset.contextUrl, location.href);
@@ -52,6 +54,9 @@ async function look() {
     const value = data.get(name);
     if (value) url.searchParams.set(name, value);
   }
+  if (document.querySelector("[data-budget]")) {
+    url.searchParams.set("prompt_characters", data.get("prompt").length);
+  }
   try {
     const answer = await fetch(url, { headers: { Accept: "application/json" } });
     if (!answer.ok || answer.redirected) return; // a value is out of bounds, or we are signed out
@@ -59,17 +64,21 @@ async function look() {
     if (own !== latest) return;
     mark(context.included, context.left_out);
     tell(context);
+    document.querySelector("[data-budget-slot]").innerHTML = context.budget;
   } catch {
     // Not reachable: the marks stay as they are until the next look.
   }
 }
 
-export function lookSoon() {
+export function lookSoon(wait = WAIT) {
   clearTimeout(timer);
-  timer = setTimeout(look, WAIT);
+  timer = setTimeout(look, wait);
 }
 
 for (const name of ["run:settled", "composer:changed", "transcript:changed"]) {
-  document.addEventListener(name, lookSoon);
+  document.addEventListener(name, () => lookSoon());
 }
+document.addEventListener("input", ({ target }) => {
+  if (target.matches?.("[data-prompt]") && document.querySelector("[data-budget]")) lookSoon(TYPING_WAIT);
+});
 lookSoon();

@@ -42,7 +42,7 @@ export function refusal(status, body, retryAfter) {
   }
   if (answer.error?.message) {
     const untilEnd = answer.error.code === "RUN_IN_PROGRESS";
-    const isSaid = /\bseconds?\b|\d s\b/.test(answer.error.message);
+    const isSaid = /\bseconds?\b|\d s\b|\bresets? on\b/.test(answer.error.message);
     return { text: answer.error.message + (isSaid ? "" : wait), untilEnd };
   }
   if (answer.errors) return { text: Object.values(answer.errors).flat().join(" ") };

@@ -341,10 +341,16 @@ def test_a_model_is_chosen_by_a_part_of_its_name_and_remembered(
 
 @pytest.mark.contract("H26")
 def test_without_any_model_the_page_says_so(page: Page, ada_user: object):
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.install()
     chat = Chat(page).open("/")
     expect(chat.box).to_be_disabled()
     expect(page.get_by_text("No model is ready to answer")).to_be_visible()
     expect(page.get_by_text("Ask your administrator")).to_be_visible()
+    page.clock.run_for(5_000)
+    page.evaluate("fetch('/healthz')")
+    assert not [url for url in asked if "/context/" in url], "there is nothing to send it to"
 
 
 @pytest.mark.contract("C2")

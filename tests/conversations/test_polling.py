@@ -10,7 +10,7 @@ import pytest
 
 from conversations.models import Message, Run
 from conversations.rendering import render
-from conversations.views import runs
+from conversations.views import streams
 from providers.models import Configuration
 from tests.conversations.test_journal import Owner, end, event
 from tests.people import DEADLINE, Person, Received, lines_of, parse, text_of
@@ -192,7 +192,7 @@ def test_a_poll_is_no_stream_and_is_answered_when_no_more_streams_are(
         next(stream)
         assert ada.get(run["events_url"]).status_code == 429
         assert [event.type for event in events_of(poll(ada, run))][-1] == "chunk"
-        assert sum(runs._streams_of.values()) == 1
+        assert sum(streams.open_by_user.values()) == 1
     gate.set()
     polled(ada, run)
 

@@ -14,4 +14,4 @@ def test_a_question_is_answered(sqlite_site: Site, provider: Provider, server: S
         events = admin.events(admin.ask(admin.new_chat(), "hi"))
         assert text_of(events) == "Hello there"
         assert events[-1].type == "done"
-        assert admin.get("/healthz").json() == {"status": "ok"}
+        assert admin.get("/healthz").json()["status"] == "ok"

@@ -1,0 +1,43 @@
+"""The live board: every run in flight."""
+
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+from django.views.decorators.http import require_GET, require_safe
+
+from conversations import sse
+from conversations.background import in_database
+from conversations.board import STALLED_AFTER
+from conversations.engine import get_engine
+from conversations.views import streams
+from conversations.views.answers import endpoint, page, signed_in
+from monitor import live
+
+
+@require_safe
+@page
+async def monitor_live(request: HttpRequest) -> HttpResponse:
+    """The runs as they are now; the page's script keeps them up to date. Staff see everybody's."""
+    user = await in_database(signed_in)(request)
+    board = get_engine().board
+    await board.look()
+    news = board.news(None if user.is_staff else user.pk)
+    shown = {
+        "active": "live",
+        "news": news,
+        "stalled_after": round(STALLED_AFTER),
+        "no_run": UUID(int=0),  # stands in addresses for the id of a run
+    }
+    return await in_database(render)(request, "monitor/live.html", shown)
+
+
+@require_GET
+@endpoint
+async def live_events(request: HttpRequest) -> HttpResponseBase:
+    """The same as a stream of events, `{"type": "runs"}` (`board.News.text`)."""
+    user = await in_database(signed_in)(request)
+    streams.check_room(user.pk)
+    board = get_engine().board
+    await board.look()
+    return sse.response(live.updates(request, user, board))

@@ -1,0 +1,33 @@
+/** Reads out the day of a chart that the pointer is on, or that the arrow keys lead to. */
+
+const MOVES = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
+
+function watch(chart) {
+  const frame = chart.querySelector("[data-frame]");
+  const reading = chart.querySelector("[data-reading]");
+  if (!frame) return;
+  const days = [...frame.querySelectorAll("[data-day]")];
+  const words = reading.textContent;
+  let at = days.length; // the first step to the left is the newest day
+
+  function show(next) {
+    days[at]?.classList.remove("is-read");
+    at = next;
+    days[at]?.classList.add("is-read");
+    reading.textContent = days[at]?.dataset.day ?? words;
+  }
+
+  frame.addEventListener("pointermove", ({ target }) => {
+    const day = target.closest("[data-day]");
+    if (day && day !== days[at]) show(days.indexOf(day));
+  });
+  for (const name of ["pointerleave", "blur"]) frame.addEventListener(name, () => show(days.length));
+  frame.addEventListener("keydown", (event) => {
+    const move = MOVES[event.key];
+    if (move === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    show(Math.min(Math.max(at + move, 0), days.length - 1));
+  });
+}
+
+for (const chart of document.querySelectorAll("[data-chart]")) watch(chart);
