@@ -85,7 +85,7 @@ document.addEventListener("click", (event) => {
     copyWith(button, codeOf(button.closest(".code-block")));
   } else {
     const part = button
-      .closest(".inspector")
+      .closest(".inspector, [data-copy-root]")
       .querySelector(`[data-copy-text="${button.dataset.copyFrom}"]`);
     copyWith(button, partText(part));
   }

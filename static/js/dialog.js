@@ -6,6 +6,8 @@ document.addEventListener("htmx:confirm", (event) => {
   if (!event.detail.question || !dialog) return;
   event.preventDefault();
   dialog.querySelector("[data-confirm-text]").textContent = event.detail.question;
+  dialog.querySelector("[data-confirm-button]").textContent =
+    event.detail.elt.dataset.confirmLabel ?? "Delete";
   dialog.returnValue = "";
   dialog.onclose = () => {
     if (dialog.returnValue === "confirm") event.detail.issueRequest(true);

@@ -1,5 +1,6 @@
 """The console and the inspector beside the chat tell the truth (M1, M2, H41)."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -10,9 +11,21 @@ from playwright.sync_api import Locator, Page, expect
 
 from providers.models import Configuration
 from tests.browser.chat import END, Chat
+from tests.browser.watch import Watch
 from tests.servers.provider import Provider, head, openai_answer, openai_chunk, send, until
 
 TRICKY = "Ünï “quotes” \\ 日本 </script> &amp; 🎉"
+SECTIONS = [
+    "Metadata",
+    "Parameters",
+    "System instructions",
+    "Context messages",
+    "Current prompt",
+    "Full request body",
+    "On the wire",
+    "Difference",
+    "Replay",
+]
 
 
 @pytest.fixture
@@ -63,7 +76,7 @@ def test_the_inspector_shows_live_and_later_exactly_what_was_sent(
     # While the provider has not said a word.
     expect(chat.inspector).to_contain_text("2 sent")
     shows_exactly(chat, second)
-    expect(chat.inspector.locator("[data-section]")).to_have_count(6)
+    expect(chat.inspector.locator("[data-section] h3")).to_have_text(SECTIONS)
     expect(section(chat, "metadata")).to_contain_text(f"{provider.url}/v1/chat/completions")
     expect(section(chat, "parameters")).to_contain_text("0.5")
     section(chat, "system").locator("summary").click()
@@ -213,3 +226,52 @@ def test_the_monitor_is_made_wider_with_the_keyboard_and_by_dragging(watched: Ch
     assert width() == pytest.approx(540, abs=8)
     watched.reload()
     assert width() == pytest.approx(540, abs=8)
+
+
+@pytest.mark.contract("M2")
+def test_the_record_the_difference_and_a_replay_are_one_click_away(
+    watched: Chat, openai: Configuration, provider: Provider
+):
+    chat = watched
+    gate = threading.Event()
+    for answer in ("first answer", "second answer"):
+        provider.reply(*openai_answer(answer))
+        chat.ask(f"give the {answer}")
+        expect(chat.text).to_have_text(answer)
+        chat.is_done()
+    expect(chat.inspector).to_contain_text("Total time")
+    section(chat, "wire").locator("summary").click()
+    digest = hashlib.sha256(provider.requests[-1].body).hexdigest()
+    expect(section(chat, "wire")).to_contain_text(digest)
+    expect(section(chat, "wire").locator(".timeline")).to_contain_text("second answer")
+    section(chat, "difference").locator("summary").click()
+    expect(section(chat, "difference").locator(".line-added").first).to_be_visible()
+
+    section(chat, "replay").locator("summary").first.click()
+    provider.reply(head(), send(openai_chunk("replayed ")), until(gate), *openai_answer("text")[1:])
+    chat.page.get_by_role("button", name="Send unchanged").click()
+    replay = chat.page.locator(".replay").nth(1)
+    expect(replay).to_contain_text("replayed ")
+    gate.set()
+    expect(replay.locator(".block")).to_have_text("replayed text")
+    expect(replay).to_contain_text("same body")
+    expect(chat.page.locator(".replay").first).to_contain_text("second answer")
+    assert provider.requests[-1].body == provider.requests[-2].body
+
+
+@pytest.mark.contract("M2")
+def test_a_body_that_is_no_json_is_refused_where_it_was_typed(
+    watched: Chat, openai: Configuration, provider: Provider, watch: Watch
+):
+    watch.allow("422")
+    chat = watched
+    provider.reply(*openai_answer("an answer"))
+    chat.ask("hello").is_done()
+    expect(chat.inspector).to_contain_text("Total time")
+    replay = section(chat, "replay")
+    replay.locator("summary").first.click()
+    replay.get_by_text("Edit the body").click()
+    replay.get_by_role("textbox", name="Body").fill("{")
+    chat.page.get_by_role("button", name="Send edited").click()
+    expect(replay.get_by_role("alert")).to_contain_text("This is not valid JSON")
+    expect(replay.get_by_role("textbox", name="Body")).to_have_value("{")
