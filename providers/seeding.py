@@ -229,6 +229,7 @@ FIELDS: Final[Mapping[str, Check]] = {
     "total_timeout": _number,
     "extra_headers": _json,
     "extra_body": _json,
+    "uses_responses": _flag,
     "request": _json,
     "response": _json,
 }

@@ -86,9 +86,19 @@ def test_a_value_of_zero_was_set():
     assert (body["temperature"], body["top_p"]) == (0, 0)
 
 
-def test_the_responses_api_is_asked_in_its_own_way():
-    target = Target("Conf", "m", "https://api.openai.com/v1/responses")
-    assert OpenAI(target).request(MESSAGES, ALL).body == {
+@pytest.mark.parametrize(
+    ("base_url", "options"),
+    [
+        ("https://api.openai.com/v1/responses", {}),
+        ("https://api.openai.com/v1", {"uses_responses": True}),
+        ("", {"uses_responses": True}),
+    ],
+)
+def test_the_responses_api_is_asked_in_its_own_way(base_url, options):
+    target = Target("Conf", "m", base_url, options=options)
+    request = OpenAI(target).request(MESSAGES, ALL)
+    assert request.url == "https://api.openai.com/v1/responses"
+    assert request.body == {
         "model": "m",
         "input": [{"role": "user", "content": "größe?"}],
         "instructions": "Be brief.",

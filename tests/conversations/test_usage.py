@@ -1,0 +1,69 @@
+"""Every run has one usage row that says all that is needed to check its cost later (D1, P7)."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from conversations.models import Run, UsageLog
+from providers.models import Configuration
+from tests.people import Person
+from tests.servers.provider import Provider, hang, head, json_answer, openai_answer
+
+pytestmark = pytest.mark.contract("P7")
+
+
+def usage_after(person: Person, prompt: str = "hi") -> UsageLog:
+    run = person.ask(person.new_chat(), prompt)
+    person.events(run)
+    return UsageLog.objects.get(run=run["run_id"])
+
+
+def test_prices_are_frozen_on_the_row_and_later_ones_do_not_change_it(
+    ada: Person, openai: Configuration, provider: Provider
+):
+    provider.route(*openai_answer("fine"), model="double-1")
+    before = usage_after(ada)
+    Configuration.objects.update(input_price=100, output_price=200, cached_input_price=50)
+    after = usage_after(ada)
+    before.refresh_from_db()
+    assert (before.input_price, before.cached_input_price, before.output_price) == (1, None, 2)
+    assert (after.input_price, after.cached_input_price, after.output_price) == (100, 50, 200)
+    for row in (before, after):
+        tokens_in, tokens_out = row.prompt_tokens or 0, row.completion_tokens or 0
+        expected = (tokens_in * row.input_price + tokens_out * row.output_price) / 1_000_000
+        assert row.cost_usd == Decimal(expected)
+        assert row.cost_source == "computed"
+
+
+@pytest.mark.parametrize("fields", [{"input_price": None}, {"output_price": None}])
+def test_an_unknown_price_stays_unknown_on_the_row(
+    fields: dict[str, Any], ada: Person, openai: Configuration, provider: Provider
+):
+    Configuration.objects.update(**fields)
+    provider.reply(*openai_answer("fine"))
+    row = usage_after(ada)
+    assert (row.cost_usd, row.cost_source) == (None, "unknown")
+    assert (row.input_price, row.output_price) == (
+        (None, 2) if "input_price" in fields else (1, None)
+    )
+
+
+@pytest.mark.contract("D1")
+@pytest.mark.parametrize("end", ["failed", "stopped"])
+def test_a_run_that_fails_or_is_stopped_has_its_row_with_the_prices_too(
+    end: str, ada: Person, openai: Configuration, provider: Provider
+):
+    if end == "failed":
+        provider.reply(*json_answer({"error": {"message": "no"}}, 400))
+    else:
+        provider.reply(head(), hang())
+    run = ada.ask(ada.new_chat(), "hi")
+    if end == "stopped":
+        provider.wait_for_request(1)
+        ada.stop(run)
+    ada.events(run)
+    row = UsageLog.objects.get(run=run["run_id"])
+    assert (row.input_price, row.output_price) == (1, 2)
+    assert row.status == Run.objects.get(pk=run["run_id"]).status != Run.Status.DONE
+    assert row.origin == "chat"
