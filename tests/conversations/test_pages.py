@@ -605,7 +605,14 @@ class TestTheInspector:
         assert "<html" in page
         assert "<html" not in part
         for shown in (page, part):
-            assert len(re.findall("<details class=", shown)) == 6
+            assert re.findall("<details.*?<h3>(.*?)</h3>", shown, re.DOTALL)[:6] == [
+                "Metadata",
+                "Parameters",
+                "System instructions",
+                "Context messages",
+                "Current prompt",
+                "Full request body",
+            ]
             assert '<script>alert("1")' not in shown
             assert "<img" not in shown.replace('<img src="/static/', "")
             copied = re.search(r'data-copy-text="body">(.*?)</div>', shown, re.DOTALL)
