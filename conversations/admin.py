@@ -11,10 +11,12 @@ from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.urls import get_script_prefix, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from conversations.models import AuditEvent, ChatSession, Message, Run, UsageLog
+from conversations.budget_admin import BudgetAdmin
+from conversations.models import AuditEvent, Budget, ChatSession, Message, Run, UsageLog
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -184,7 +186,7 @@ class UsageLogAdmin(Records):
 class AuditEventAdmin(Records):
     """What nobody can change or delete here, not even who may do everything else."""
 
-    list_display = ("at", "action", "actor_name", "subject", "address", "shown_details")
+    list_display = ("moment", "action", "actor_name", "subject", "address", "shown_details")
     list_filter = ("action", "at")
     search_fields = ("action", "actor_name", "subject", "address")
 
@@ -194,10 +196,22 @@ class AuditEventAdmin(Records):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         return ["at", *super().get_fields(request, obj)]
 
+    @admin.display(description="time", ordering="at")
+    def moment(self, event: AuditEvent) -> str:
+        return f"{timezone.localtime(event.at):%Y-%m-%d %H:%M:%S}"
+
     @admin.display(description="details")
     def shown_details(self, event: AuditEvent) -> str:
-        return ", ".join(f"{name}: {_told(value)}" for name, value in event.details.items())
+        return "; ".join(f"{name}: {_told(value)}" for name, value in event.details.items())
 
 
 def _told(value: Any) -> str:
-    return " → ".join(map(str, value)) if isinstance(value, list) else str(value)
+    match value:
+        case {"was": was, "is": now}:
+            return f"{was} → {now}"
+        case list():
+            return ", ".join(map(str, value))
+    return str(value)
+
+
+admin.site.register(Budget, BudgetAdmin)

@@ -5,7 +5,8 @@ class ConversationsConfig(AppConfig):
     name = "conversations"
 
     def ready(self) -> None:
-        from conversations import audit, metering  # they need the models
+        from conversations import accounting, audit, metering  # they need the models
 
+        accounting.connect()
         audit.connect()
         metering.connect()

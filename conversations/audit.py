@@ -6,6 +6,7 @@ or program did it. An act that is rolled back leaves no event either.
 
 import logging
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import Any, Final
 
 from django.contrib.auth import get_user_model
@@ -59,9 +60,18 @@ def record(
         actor_name=actor.get_username()[:NAME_CHARACTERS] if actor else "",
         action=action,
         subject=_safe(str(subject))[:SUBJECT_CHARACTERS],
-        address=address or None,
+        address=_valid(address),
         details=_safe(details or {}),
     )
+
+
+def _valid(address: str | None) -> str | None:
+    """None for what is no address: a badly configured proxy passes on what anybody wrote."""
+    try:
+        # Without the zone of IPv6, which may be any text.
+        return str(ip_address((address or "").partition("%")[0]))
+    except ValueError:
+        return None
 
 
 def _exists(actor: AbstractBaseUser) -> bool:
@@ -113,7 +123,8 @@ def _login_failed(
             is_known = "\0" not in typed and users.filter(username=typed).exists()
             name = typed if is_known else UNKNOWN_NAME
             lately = AuditEvent.objects.filter(at__gt=timezone.now() - FAILURES_WITHIN)
-            if lately.filter(action="login_failed", address=address).count() < MOST_FAILURES:
+            of_address = lately.filter(action="login_failed", address=_valid(address))
+            if of_address.count() < MOST_FAILURES:
                 record("login_failed", None, name, address)
     except DatabaseError:
         # Whoever is at the door gets the same answer as ever.
@@ -155,7 +166,7 @@ def _user_saved(
 def _changed(before: dict[str, Any], row: Any, update_fields: Any = None) -> dict[str, Any]:
     """Fields that differ, each with what it was and is."""
     return {
-        name: [_plain(value), _plain(getattr(row, name))]
+        name: {"was": _plain(value), "is": _plain(getattr(row, name))}
         for name, value in before.items()
         if (not update_fields or name in update_fields) and getattr(row, name) != value
     }
@@ -207,12 +218,14 @@ def _configuration_revised(instance: ConfigurationRevision, created: bool, **_: 
     older = instance.configuration.revisions.filter(number__lt=instance.number)
     former = older.order_by("-number").first()
     actor, slug = instance.changed_by, instance.slug
-    changed = [change.name for change in revisions.changes(instance, former)]
+    details: dict[str, Any] = {"revision": instance.number}
+    if former:
+        details["changed"] = [change.name for change in revisions.changes(instance, former)]
     record(
         "configuration_changed" if former else "configuration_created",
         actor,
         slug,
-        details={"revision": instance.number, "changed": changed},
+        details=details,
     )
     now, before = instance.fields, former.fields if former else {}
     had_key, has_key = before.get("api_key") == "set", now.get("api_key") == "set"
@@ -221,8 +234,8 @@ def _configuration_revised(instance: ConfigurationRevision, created: bool, **_: 
     elif had_key and not has_key:
         record("key_removed", actor, slug)
     if former and now.get("base_url") != before.get("base_url"):
-        moved = {"from": before.get("base_url"), "to": now.get("base_url")}
-        record("url_changed", actor, slug, details=moved)
+        moved = {"was": before.get("base_url"), "is": now.get("base_url")}
+        record("url_changed", actor, slug, details={"base URL": moved})
 
 
 def _configuration_deleted(instance: Configuration, **_: Any) -> None:

@@ -98,9 +98,9 @@ class Row:
     started_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
-    """One run on the board. `fields` is what viewers get:
+    """One run on the board, as the last look has seen it. `fields` is what viewers get:
 
     `run_id`, `user`, `configuration`, `model`, `provider`, `origin`, `started_at`, `process` (a
     short id), `is_stopping`, `state` (`waiting`, `thinking`, `streaming`, `stalled`; `running`
@@ -111,12 +111,19 @@ class Entry:
 
     user_id: int | None
     fields: dict[str, Any]
-    text: str  # the fields as JSON, encoded once for all viewers
     number: int  # of the look at which it changed last
+    _text: str = ""
 
-    def differs_from(self, other: "Entry | None") -> bool:
+    @property
+    def text(self) -> str:
+        """The fields as JSON, encoded once for all viewers, and only if there is one to tell."""
+        if not self._text:
+            self._text = encode(self.fields)
+        return self._text
+
+    def differs_from(self, fields: Mapping[str, Any]) -> bool:
         """Apart from what changes by itself: viewers count seconds on their own."""
-        return other is None or any(self.fields[name] != other.fields[name] for name in _COMPARED)
+        return any(self.fields[name] != fields[name] for name in _COMPARED)
 
 
 _COMPARED = ("state", "characters", "tokens", "time_to_first_chunk", "attempt", "is_stopping")
@@ -263,11 +270,12 @@ class Board:
         figures = await self._figures(rows)
         now = timezone.now()
         number = self.number + 1
-        former, entries = self._entries, {}
+        former, entries = self._entries, dict[UUID, Entry]()
         for row in rows:
-            entry = _entry(row, figures.get(row.run_id), now, number)
+            told = _fields(row, figures.get(row.run_id), now)
             known = former.get(row.run_id)
-            entries[row.run_id] = entry if known is None or entry.differs_from(known) else known
+            changed = number if known is None or known.differs_from(told) else known.number
+            entries[row.run_id] = Entry(row.user_id, told, changed)
         gone = {run_id: former[run_id] for run_id in former.keys() - entries.keys()}
         statuses = await in_database(_statuses)(list(gone)) if gone else {}
         self._entries, self._total, self.number = entries, total, number
@@ -301,7 +309,7 @@ class Board:
         self.number += KEPT_LOOKS + 1  # who comes back is told all anew
 
 
-def _entry(row: Row, progress: Progress | None, now: datetime, number: int) -> Entry:
+def _fields(row: Row, progress: Progress | None, now: datetime) -> dict[str, Any]:
     is_lost = row.lease_until is not None and row.lease_until < now
     told: dict[str, Any] = {
         "run_id": str(row.run_id),
@@ -326,7 +334,7 @@ def _entry(row: Row, progress: Progress | None, now: datetime, number: int) -> E
             "age": round(progress.age, 3),
             **{name: _rounded(getattr(progress, name)) for name in _FIGURES},
         }
-    return Entry(row.user_id, told, encode(told), number)
+    return told
 
 
 _FIGURES = (

@@ -26,12 +26,14 @@ from django.db.models import F
 
 from conversations.errors import BudgetExceeded
 from conversations.models import Budget, BudgetPeriod, Reservation, Run
-from conversations.models.budgets import MONEY, BudgetQuerySet, Period, money
+from conversations.models.budgets import MONEY, MOST_MONEY, BudgetQuerySet, Period, money
 from conversations.money import dollars
 from conversations.outcomes import Metrics
 from conversations.planning import Plan
 from providers.events import Usage
 from providers.pricing import Prices, cost_usd
+
+RETRY_WHILE_HELD = 5  # s, where answers under way may give back enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,9 @@ def need(input_tokens: int, max_tokens: int | None, prices: Prices) -> Need:
     answer = settings.BUDGET_ANSWER_TOKENS if max_tokens is None else max_tokens
     usage = Usage(prompt_tokens=input_tokens, completion_tokens=answer)
     cost, _ = cost_usd(usage, prices, is_estimated=True)
-    return Need(input_tokens + answer, None if cost is None else cost.quantize(MONEY))
+    if cost is not None:
+        cost = min(cost, MOST_MONEY).quantize(MONEY)
+    return Need(input_tokens + answer, cost)
 
 
 # ---- limits
@@ -85,18 +89,28 @@ class Limit:
         return f"your {budget.kind}"
 
     @property
+    def next_reset(self) -> str:
+        """The day and hour, or "never"."""
+        return f"{self.resets_at:%-d %B %Y at %H:%M} UTC" if self.resets_at else "never"
+
+    @property
     def reset(self) -> str:
         """A sentence."""
         if self.resets_at is None:
             return "It does not reset: only an administrator can raise it."
-        return f"It resets on {self.resets_at:%-d %B %Y at %H:%M} UTC."
+        return f"It resets on {self.next_reset}."
 
     def wanted(self, needed: Need) -> Decimal:
         """What a request needs of it; 0 where that is unknown."""
         return (needed.usd or Decimal(0)) if self.is_money else Decimal(needed.tokens)
 
+    def refuses(self, needed: Need) -> bool:
+        """Whether it takes no request of this kind, as nobody knows what that costs."""
+        return self.is_money and needed.usd is None and settings.BUDGET_UNKNOWN_PRICE == "refuse"
+
     def has_room(self, needed: Need) -> bool:
-        return self.used + self.reserved + self.wanted(needed) <= self.most
+        is_enough = self.used + self.reserved + self.wanted(needed) <= self.most
+        return is_enough and not self.refuses(needed)
 
     @property
     def left_of_all(self) -> str:
@@ -175,10 +189,9 @@ def reserve(run: Run, planned: Plan, moment: datetime) -> None:
     if not budgets:
         return
     needed = need(planned.input_tokens, planned.max_tokens, planned.prices)
-    if needed.usd is None and settings.BUDGET_UNKNOWN_PRICE == "refuse":
-        for limit in _limits(budgets, moment):
-            if limit.is_money:
-                raise _unpriced(run, limit)
+    for limit in _limits(budgets, moment):
+        if limit.refuses(needed):
+            raise _unpriced(run, limit)
     usd = needed.usd or Decimal(0)
     # In one order everywhere, so that no two wait for each other.
     periods = sorted(_periods(budgets, moment), key=lambda pair: pair[1])
@@ -227,21 +240,26 @@ def _periods(budgets: Sequence[Any], moment: datetime) -> list[tuple[Budget, int
 def _exceeded(needed: Need, moment: datetime, full: Sequence[int]) -> BudgetExceeded:
     """The reason: of several limits without room the one that resets last."""
     now = _limits(Budget.objects.filter(pk__in=full).in_period_of(moment), moment)
-    # All of them have room where another run has just given back what it had reserved.
-    without_room = [limit for limit in now if not limit.has_room(needed)] or now
+    without_room = [limit for limit in now if not limit.has_room(needed)]
+    if not without_room:
+        # Another run has just given back what it had reserved, or the budget was changed.
+        return BudgetExceeded("There was no room in your budget a moment ago. Send it again.", 1)
     limit = max(without_room, key=lambda limit: limit.resets_at or datetime.max.replace(tzinfo=UTC))
     wanted = limit.wanted(needed)
-    could_fit = wanted <= limit.most
-    if could_fit:
+    retry_after: int | None
+    if wanted > limit.most:
+        why, retry_after = f"more than the {limit.words(limit.most)} of {limit.name}", None
+    else:
         why = f"and {limit.left_of_all} {'is' if limit.is_money else 'are'} left in {limit.name}"
+        retry_after = _seconds_until_reset(limit, moment)
         if limit.reserved:
             why += f"; answers under way hold back {limit.words(limit.reserved)}"
-    else:
-        why = f"more than the {limit.words(limit.most)} of {limit.name}"
+        if limit.used + wanted <= limit.most:
+            retry_after = RETRY_WHILE_HELD
     return BudgetExceeded(
         f"This request may {'cost' if limit.is_money else 'use'} up to {limit.words(wanted)}, "
         f"{why}. {limit.reset} To ask for less, lower Max tokens or send fewer earlier messages.",
-        _seconds_until_reset(limit, moment) if could_fit else None,
+        retry_after,
     )
 
 

@@ -29,7 +29,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
-from conversations import events, log_context, recovery, runs
+from conversations import events, log_context, recovery, runs, traces
 from conversations.background import in_database, spawn
 from conversations.board import Board, Progress
 from conversations.bus import Bus, LocalBus
@@ -265,6 +265,7 @@ class _LiveRun:
         finally:
             if exchange.is_over:  # else it was never sent
                 self._keep(exchange)
+                traces.record(self.plan, exchange, self._usage, self._finish)
 
     def _keep(self, exchange: Exchange) -> None:
         self._journal.keep(self._log, exchange)

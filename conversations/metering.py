@@ -10,7 +10,7 @@ a counter has MOST_LABELS sets of them all the same, what is new counts under "o
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from django.db.models.signals import post_save
 
 from conversations.models import Run, UsageLog
 
-MOST_LABELS: Final = 1_000
+MOST_LABELS: Final = 500
 OTHER: Final = "other"
 # The boundaries that OpenTelemetry's conventions for generative AI give (in seconds, in tokens).
 # Source: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics.
@@ -145,13 +145,29 @@ class Meter:
             SECONDS,
         )
 
-    @property
     def counters(self) -> list[Counter]:
-        return [found for found in vars(self).values() if isinstance(found, Counter)]
+        """Copies of all, as they are at this moment: who counts does not wait for who reads."""
+        with self.lock:
+            return [
+                replace(found, values=dict(found.values))
+                for found in vars(self).values()
+                if isinstance(found, Counter)
+            ]
 
-    @property
     def histograms(self) -> list[Histogram]:
-        return [found for found in vars(self).values() if isinstance(found, Histogram)]
+        """Copies of all, likewise."""
+        with self.lock:
+            return [
+                replace(
+                    found,
+                    values={
+                        labels: Distribution(list(one.counts), one.sum)
+                        for labels, one in found.values.items()
+                    },
+                )
+                for found in vars(self).values()
+                if isinstance(found, Histogram)
+            ]
 
     def count_usage(self, row: UsageLog) -> None:
         """A run, or another call to a provider, has ended and is stored."""

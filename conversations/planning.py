@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 
-from conversations import attachments, context, events
+from conversations import attachments, bodies, context, events
 from conversations.events import RunEvent
 from conversations.models import ChatSession, Message, Origin
 from providers import schemas
@@ -140,12 +140,16 @@ def plan(
         sending = _from_branch(configuration, asked, parameters, chat, question, branch, earlier)
     sent = _sendable(configuration, parameters)
     target, shown, request = _request(configuration, sending.messages, sent, asked.body)
+    input_tokens = sending.input_tokens
+    if asked.body is not None:
+        # It may have been edited, and what is counted above is what it was.
+        input_tokens = max(input_tokens, bodies.text_tokens(asked.body))
     run_id = uuid4()
     metadata = events.metadata(
         run_id=run_id,
         user_message_id=message_id,
         user_prompt=asked.prompt,
-        input_tokens=sending.input_tokens,
+        input_tokens=input_tokens,
         context_size=len(sending.context_messages),
         continues={"message_id": cut.pk, "tokens": estimate(earlier.text)} if cut else None,
     )
@@ -186,20 +190,28 @@ def plan(
         limits=_limits(configuration, earlier),
         total_limit=configuration.total_limit,
         prices=configuration.prices,
-        input_tokens=sending.input_tokens,
+        input_tokens=input_tokens,
         opening=_numbered(
             ("metadata", metadata), ("request_data", request_data), *_shown_again(earlier)
         ),
         earlier=earlier,
         schema=parameters.schema,
-        max_tokens=sent.max_tokens,
+        max_tokens=_max_tokens(sent, shown),
     )
 
 
 def max_tokens(asked: Asked, configuration: Configuration) -> int | None:
-    """How long the provider is told that an answer may be; None where it decides."""
+    """How long the provider would be told that an answer may be; None where it decides."""
     parameters = _with_defaults(asked.parameters, configuration.default_parameters)
-    return _sendable(configuration, parameters).max_tokens
+    sent = _sendable(configuration, parameters)
+    _, shown, _ = _request(configuration, [ChatMessage("user", asked.prompt)], sent, None)
+    return _max_tokens(sent, shown)
+
+
+def _max_tokens(sent: Parameters, shown: ProviderRequest | None) -> int | None:
+    """By what the body says in the end: kinds have defaults, and configurations may add to it."""
+    told = bodies.answer_tokens(shown.body) if shown else None
+    return told or sent.max_tokens
 
 
 def _from_branch(

@@ -70,7 +70,7 @@ def start(
     sent, BadValue; then nothing is stored."""
 
     def store_question() -> _Turn:
-        branch = branches.shown(chat)
+        branch = branches.before_next(chat)
         question = Message.objects.create(
             session=chat,
             parent=branch[-1] if branch else None,

@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 from django.contrib.auth.models import AbstractBaseUser
@@ -16,7 +17,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from conversations import audit
-from conversations.models import ApiToken
+from conversations.models import ApiToken, Budget
 from providers.models import Configuration
 
 PREFIX: Final = "llmchat-"  # by which people, and scanners of code, know what they found
@@ -30,9 +31,10 @@ def make(
     name: str,
     configurations: Collection[Configuration] = (),
     expires_at: datetime | None = None,
+    monthly_usd: Decimal | None = None,
 ) -> tuple[ApiToken, str]:
     """A new token of `user` and its secret, which nobody can get again. With `configurations` it
-    is good for those alone."""
+    is good for those alone, and with `monthly_usd` for so much money in a month."""
     secret = PREFIX + secrets.token_urlsafe(32)
     with transaction.atomic():
         token: ApiToken = ApiToken.objects.create(
@@ -44,6 +46,8 @@ def make(
             expires_at=expires_at,
         )
         token.configurations.set(configurations)
+        if monthly_usd is not None:
+            Budget.objects.create(token=token, limit_usd=monthly_usd)
     return token, secret
 
 

@@ -1,7 +1,7 @@
 from django.urls import path
 
-from conversations.api import complete, completions, models
-from conversations.views import attachments, chats, messages, replays, runs
+from conversations.api import anthropic, complete, completions, models
+from conversations.views import attachments, chats, messages, replays, runs, tokens
 
 urlpatterns = [
     path("", chats.home, name="home"),
@@ -31,7 +31,11 @@ urlpatterns = [
     path("runs/<uuid:run_id>/result/", runs.result, name="run_result"),
     path("runs/<uuid:run_id>/replay/", replays.replay, name="replay"),
     path("runs/<uuid:run_id>/mismatch/", runs.mismatch, name="run_mismatch"),
+    path("accounts/tokens/", tokens.tokens, name="tokens"),
+    path("accounts/tokens/<int:token_id>/revoke/", tokens.revoke, name="revoke_token"),
     path("v1/chat/completions", completions.chat_completions, name="chat_completions"),
+    path("v1/messages", anthropic.create, name="messages"),
+    path("v1/messages/count_tokens", anthropic.count_tokens, name="count_tokens"),
     path("api/v1/llm/complete/stream", complete.complete, name="complete"),
     path("v1/models", models.models, name="models"),
     path("v1/models/<path:slug>", models.model, name="model"),

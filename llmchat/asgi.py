@@ -4,6 +4,7 @@ Streams go through a handler of their own. Django's gives every request a thread
 response has ended, which for a stream is minutes; a stream needs none after its access check.
 """
 
+import asyncio
 import gc
 import os
 import re
@@ -19,6 +20,7 @@ from django.core.handlers.asgi import ASGIHandler
 
 django.setup(set_prefix=False)
 
+from conversations import traces
 from conversations.at_end import settle
 from conversations.engine import get_engine, shut_down_engine
 from conversations.sse import PIECE
@@ -28,8 +30,9 @@ from llmchat.viewers import finish, paced
 
 STREAMS = re.compile(
     r"^/((runs/[0-9a-f-]+/events|chat/stream|monitor/(live/events|test/delivery))/"
-    r"|v1/chat/completions|api/v1/llm/complete/stream|monitor/activity/export\.(csv|json))$"
+    r"|v1/(chat/completions|messages)|api/v1/llm/complete/stream|monitor/activity/export\.(csv|json))$"
 )
+LAST_TRACES = 1.0  # s for sending what is left of them
 SHUTDOWN_MARGIN = 8.0  # s beyond the grace that runs get, to store and close
 
 
@@ -64,6 +67,7 @@ async def start() -> None:
 async def stop() -> None:
     await shut_down_engine()
     await finish()
+    await asyncio.to_thread(traces.flush, LAST_TRACES)
 
 
 _limit = settings.SHUTDOWN_GRACE + SHUTDOWN_MARGIN

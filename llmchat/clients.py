@@ -1,5 +1,7 @@
 """Who is at the other end of a connection (R11)."""
 
+from ipaddress import ip_address
+
 from django.conf import settings
 from django.http import HttpRequest
 
@@ -18,4 +20,8 @@ def address(request: HttpRequest) -> str:
     ]
     if len(forwarded) < settings.TRUSTED_PROXIES:
         return socket_address
-    return forwarded[-settings.TRUSTED_PROXIES]
+    try:
+        # Without the zone of IPv6, which may be any text.
+        return str(ip_address(forwarded[-settings.TRUSTED_PROXIES].partition("%")[0]))
+    except ValueError:  # fewer proxies than are trusted, or one that says "unknown"
+        return socket_address

@@ -267,6 +267,15 @@ if METRICS_TOKEN and len(METRICS_TOKEN) < MIN_SECRET_CHARACTERS:
         f"METRICS_TOKEN is shorter than {MIN_SECRET_CHARACTERS} characters; use a longer one."
     )
 
+# Traces: the standard variables, as far as they are needed to send OTLP as JSON over HTTP.
+OTEL_EXPORTER_OTLP_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT")  # empty: none are made
+if OTEL_EXPORTER_OTLP_ENDPOINT and not OTEL_EXPORTER_OTLP_ENDPOINT.startswith(
+    ("http://", "https://")
+):
+    raise stop("OTEL_EXPORTER_OTLP_ENDPOINT is no address; write it as http://HOST:4318.")
+OTEL_EXPORTER_OTLP_HEADERS = env.texts("OTEL_EXPORTER_OTLP_HEADERS")  # name=value
+OTEL_SERVICE_NAME = env.text("OTEL_SERVICE_NAME", "llmchat")
+
 # ---- Logs
 LOG_FORMATS = {"text": "llmchat.logs.TextLines", "json": "llmchat.logs.JSONLines"}
 LOG_FORMAT = env.choice("LOG_FORMAT", "text", LOG_FORMATS)

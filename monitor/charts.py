@@ -100,14 +100,18 @@ def stacked(
     days: Sequence[date],
     series: Sequence[Series],
     show: Callable[[Number], str],
+    axis: Callable[[float], str],
     least_step: float = 0,
     more: Sequence[str] = (),
 ) -> Chart:
-    """A column a day, its series on top of each other, the first at the bottom. What is counted
+    """A column a day, its series on top of each other, the first at the bottom. `show` writes what
+    a day has, `axis` what a line of the grid stands for. What is counted
     has a `least_step` of 1. `more` is read out too, a text for each day."""
     sums = [sum(float(one.values[at] or 0) for one in series) for at in range(len(days))]
     step = max(nice_step(max(sums, default=0)), least_step)
-    return _chart(title, days, series, show, max(sums, default=0), step, more, is_stacked=True)
+    return _chart(
+        title, days, series, show, axis, max(sums, default=0), step, more, is_stacked=True
+    )
 
 
 def lines(
@@ -115,11 +119,12 @@ def lines(
     days: Sequence[date],
     series: Sequence[Series],
     show: Callable[[float | None], str],
+    axis: Callable[[float], str],
 ) -> Chart:
     """A line for each series."""
     known = [float(value) for one in series for value in one.values if value is not None]
     most = max(known, default=0)
-    return _chart(title, days, series, show, most, nice_step(most), (), is_stacked=False)
+    return _chart(title, days, series, show, axis, most, nice_step(most), (), is_stacked=False)
 
 
 def _chart(
@@ -127,6 +132,7 @@ def _chart(
     days: Sequence[date],
     series: Sequence[Series],
     show: Callable[[Any], str],
+    axis: Callable[[float], str],
     most: float,
     step: float,
     more: Sequence[str],
@@ -176,7 +182,7 @@ def _chart(
         columns=columns,
         curves=curves,
         ticks=[
-            Tick(_px(TOP + PLOT_HEIGHT - value * scale), show(value)) for value in _grid(step, top)
+            Tick(_px(TOP + PLOT_HEIGHT - value * scale), axis(value)) for value in _grid(step, top)
         ],
         marks=_marks(days, width),
         is_empty=not any(column.bars or column.dots for column in columns),

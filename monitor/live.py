@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import User
+from django.contrib.auth import get_user_model
 from django.http import HttpRequest
 
 from conversations.board import Board
@@ -46,5 +46,6 @@ def _pieces(text: str) -> Iterator[bytes]:
 
 def _are_unchanged(request: HttpRequest, user: Any) -> bool:
     """Whether the viewer is still signed in, and sees as much as before."""
-    same = User.objects.filter(pk=user.pk, is_active=True, is_staff=user.is_staff)
+    users = get_user_model().objects
+    same = users.filter(pk=user.pk, is_active=True, is_staff=user.is_staff)
     return streams.is_signed_in(request) and same.exists()

@@ -7,7 +7,7 @@ Prometheus asks each of them, and adds up.
 Source: prometheus.io/docs/instrumenting/exposition_formats, version 0.0.4.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -15,23 +15,24 @@ from conversations.engine import running_engine
 from conversations.metering import Counter, Histogram, Labels, Meter, meter
 from conversations.views.streams import open_streams
 
+Gauge = tuple[str, str, float]  # name, help, value
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition(counted: Meter = meter) -> str:
-    """All metrics of this process. Reads memory only, so it is answered whatever is away."""
+def exposition(gauges: Sequence[Gauge] = (), counted: Meter = meter) -> str:
+    """All that was counted, and these gauges. With many models it takes some 100 ms."""
     lines: list[str] = []
-    with counted.lock:
-        for counter in counted.counters:
-            lines += _counter(counter)
-        for histogram in counted.histograms:
-            lines += _histogram(histogram)
-    for name, text, value in _gauges():
+    for counter in counted.counters():
+        lines += _counter(counter)
+    for histogram in counted.histograms():
+        lines += _histogram(histogram)
+    for name, text, value in gauges:
         lines += [*_head(name, text, "gauge"), f"{name} {_number(value)}"]
     return "\n".join([*lines, ""])
 
 
-def _gauges() -> Iterator[tuple[str, str, float]]:
+def gauges() -> Iterator[Gauge]:
+    """What this process does at the moment. To be called on the event loop."""
     engine = running_engine()
     yield "llmchat_running_runs", "Runs that this process drives.", engine.running if engine else 0
     yield "llmchat_open_streams", "Streams that this process sends.", open_streams()

@@ -351,7 +351,7 @@ class ConfigurationAdmin(ModelAdmin):
         return checked
 
     def test_connection(self, request: HttpRequest, configuration: Configuration) -> HttpResponse:
-        result = probe.run(probe.test(configuration))
+        result = probe.run(probe.test(configuration), request.user)
         took = f"{result.seconds:.2f} s"
         if not result.ok:
             self.message_user(

@@ -4,7 +4,8 @@ An endpoint of the kind `custom` has no list of models: it is asked for a short 
 would ask it, and what was read is shown.
 
 `test` and `models` run on any event loop; `run` calls one of them from plain code, such as an
-admin view or a command, on a loop of its own.
+admin view or a command, on a loop of its own, and tells of an answer that was asked for
+(`signals.answer_tried`): it costs like any other.
 
 What is said about a failure is a code and a sentence of ours. A provider's own words are left
 out: whoever may type an address must not be able to read with it what others cannot reach (A15).
@@ -14,10 +15,11 @@ Of a custom endpoint only what came as an answer is shown, never the body of a r
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from providers import client
+from providers import client, signals
 from providers.adapters.base import Adapter, ChatMessage, ModelInfo, ProviderRequest
 from providers.adapters.custom import BEGINNING_BYTES, Custom
 from providers.client import Limits
@@ -31,6 +33,7 @@ from providers.errors import (
 from providers.events import Event, Finish, ReasoningDelta, TextDelta, Usage
 from providers.failure import masked
 from providers.models import Configuration
+from providers.tokens import estimate, estimate_messages
 
 T = TypeVar("T")
 
@@ -61,6 +64,23 @@ OTHER_ADVICE: Final = "The provider answered with an error."
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A request for an answer that was sent to test a configuration, and what came of it.
+
+    Times are in seconds from sending. `code` is "" where there was no error.
+    """
+
+    configuration: Configuration
+    usage: Usage
+    is_estimated: bool  # whether any count in `usage` is ours
+    finish_reason: str
+    code: str
+    sent_at: datetime
+    first_output_after: float | None
+    ended_after: float
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a test found. `code` is "" if all is well; with `ok` it is a warning.
 
@@ -72,6 +92,7 @@ class Result:
     message: str
     seconds: float
     details: tuple[str, ...] = ()
+    trial: Trial | None = field(default=None, repr=False, compare=False)
 
 
 def advice(error: ProviderError) -> str:
@@ -115,8 +136,9 @@ async def _tried(configuration: Configuration, adapter: Custom) -> Result:
         messages.insert(0, ChatMessage("system", configuration.system_instructions))
     request = adapter.request(messages, configuration.default_parameters)
     limits = replace(_limits(configuration), answer_bytes=TRIAL_BYTES)
-    begun = asyncio.get_running_loop().time()
+    sent_at, begun = datetime.now(UTC), asyncio.get_running_loop().time()
     events: list[Event] = []
+    first_output_after: float | None = None
     code, message = "", "The endpoint answers."
     try:
         async with (
@@ -125,6 +147,8 @@ async def _tried(configuration: Configuration, adapter: Custom) -> Result:
         ):
             async for read in reads:
                 events += read
+                if events and first_output_after is None:
+                    first_output_after = asyncio.get_running_loop().time() - begun
     except TimeoutError:
         code = ProviderTimeout.code
         message = f"The answer was not complete after {TRIAL_SECONDS:g} s."
@@ -139,7 +163,35 @@ async def _tried(configuration: Configuration, adapter: Custom) -> Result:
     details = [*shown.read(events)] if events else []
     if not has_text:
         details += shown.first_lines()
-    return Result(not code, code, message, seconds, tuple(details))
+    usage, is_estimated = _used(messages, events, is_answered=not code or bool(adapter.beginning))
+    finish = next((event.reason for event in events if isinstance(event, Finish)), None)
+    trial = Trial(
+        configuration=configuration,
+        usage=usage,
+        is_estimated=is_estimated,
+        finish_reason=finish or "",
+        code=code,
+        sent_at=sent_at,
+        first_output_after=first_output_after,
+        ended_after=seconds,
+    )
+    return Result(not code, code, message, seconds, tuple(details), trial)
+
+
+def _used(
+    messages: list[ChatMessage], events: list[Event], *, is_answered: bool
+) -> tuple[Usage, bool]:
+    """The endpoint's counts, completed by estimates; and whether any of it is estimated."""
+    given = next((event for event in reversed(events) if isinstance(event, Usage)), Usage())
+    if None not in (given.prompt_tokens, given.completion_tokens) or not is_answered:
+        return given, False  # of a refusal nothing is known, and nothing is guessed
+    texts = (event.text for event in events if isinstance(event, TextDelta | ReasoningDelta))
+    prompt, completion = given.prompt_tokens, given.completion_tokens
+    if prompt is None:
+        prompt = estimate_messages(message.content for message in messages)
+    if completion is None:
+        completion = estimate("".join(texts))
+    return replace(given, prompt_tokens=prompt, completion_tokens=completion), True
 
 
 class _Shown:
@@ -205,8 +257,8 @@ async def models(configuration: Configuration) -> list[ModelInfo]:
     return found
 
 
-def run(question: Coroutine[Any, Any, T]) -> T:
-    """The answer to `test` or `models`, for code outside of any event loop."""
+def run(question: Coroutine[Any, Any, T], user: Any = None) -> T:
+    """The answer to `test` or `models`, for code outside of any event loop. `user` is who asks."""
 
     async def asked() -> T:
         try:
@@ -214,7 +266,10 @@ def run(question: Coroutine[Any, Any, T]) -> T:
         finally:
             await client.aclose()  # connections belong to this loop, which ends now
 
-    return asyncio.run(asked())
+    answer = asyncio.run(asked())
+    if isinstance(answer, Result) and answer.trial is not None:
+        signals.answer_tried.send(sender=Configuration, trial=answer.trial, user=user)
+    return answer
 
 
 def _adapter(configuration: Configuration) -> Adapter:

@@ -119,9 +119,11 @@ def changes(revision: ConfigurationRevision, former: ConfigurationRevision | Non
     """What a revision changed; for the first one, all that was set."""
     now = revision.fields
     before = former.fields if former else {}
+    fields = [*Configuration._meta.fields, *Configuration._meta.many_to_many]
     found = [
         Change(_label(name), _shown(before.get(name)), _shown(now.get(name)))
-        for name in sorted({*now, *before} - {REPLACED})
+        # In the order of the model. Of a field that there is no more, nothing can be said.
+        for name in (field.name for field in fields)
         if before.get(name) != now.get(name) and (former or _shown(now.get(name)))
     ]
     replaced = [Change(_label(name), "", "replaced") for name in now.get(REPLACED, ())]
@@ -149,9 +151,9 @@ def _label(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value in (None, [], {}):
+        return ""
     match value:
-        case None | "" | [] | {}:
-            return ""
         case bool():
             return "yes" if value else "no"
         case str():

@@ -39,7 +39,16 @@ class Caller:
 def with_token(request: HttpRequest) -> Caller:
     """The caller by the bearer token of the request; a login cookie is nobody here. Raises
     Refused."""
-    secret = tokens.bearer(request.headers.get("Authorization", ""))
+    return _owner(tokens.bearer(request.headers.get("Authorization", "")))
+
+
+def with_key(request: HttpRequest) -> Caller:
+    """The same where the token may come as `x-api-key` too, as Anthropic's clients send theirs."""
+    bearer = tokens.bearer(request.headers.get("Authorization", ""))
+    return _owner(bearer or request.headers.get("x-api-key", "").strip())
+
+
+def _owner(secret: str | None) -> Caller:
     if not secret:
         raise _unknown(
             "This needs a token, in the header “Authorization: Bearer TOKEN”. Make one in the "

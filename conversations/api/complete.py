@@ -1,9 +1,9 @@
 """GET and POST /api/v1/llm/complete/stream: an answer as a plain stream of texts (contract A2).
 
-Each event is `{"text": "…", "metadata": {"model", "provider", "timestamp"}}`, the last with the text
-[DONE]; an answer that failed half-way says so before that, in an event with an `error`. The ids are
-those of the run's events, so that an EventSource that comes back goes on with its run and never
-sends the prompt again.
+Each event is `{"text": "…", "metadata": {"model", "provider", "timestamp"}}`, the last with the
+text [DONE]; an answer that failed half-way says so before that, in an event with an `error`. The
+ids are those of the run's events, so that an EventSource that comes back goes on with its run and
+never sends the prompt again.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -37,6 +37,7 @@ from conversations.forms import Unreadable
 from conversations.journal import stored_number
 from conversations.models import Run
 from conversations.planning import Asked
+from conversations.views.answers import Forbidden
 from conversations.views.runs import check_own_page
 from providers.models import Configuration
 
@@ -98,10 +99,18 @@ def _caller(request: HttpRequest) -> Caller:
             Problem(401, "NOT_SIGNED_IN", "Sign in, or send a token as “Authorization: Bearer”.")
         )
     if request.method == "GET":
-        check_own_page(request)
+        _check_own_page(request)
     elif CsrfViewMiddleware(_nothing).process_view(request, _nothing, (), {}) is not None:
         raise Refused(Problem(403, "CSRF_FAILED", "This request did not come from a current page."))
     return Caller(request.user)
+
+
+def _check_own_page(request: HttpRequest) -> None:
+    try:
+        check_own_page(request)
+    except Forbidden:
+        message = "Without a token, this address answers only to the app's own pages."
+        raise Refused(Problem(403, "FORBIDDEN", message)) from None
 
 
 def _nothing(request: HttpRequest) -> HttpResponse:

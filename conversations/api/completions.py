@@ -21,7 +21,14 @@ from conversations import sse
 from conversations.api import calls, messages
 from conversations.api.callers import Caller, with_token
 from conversations.api.calls import Call
-from conversations.api.errors import BadParameter, Problem, Refused, answering, openai_response
+from conversations.api.errors import (
+    BadParameter,
+    Problem,
+    Refused,
+    answering,
+    check_method,
+    openai_response,
+)
 from conversations.api.fields import Fields, body_of, mapping, storable, text
 from conversations.api.messages import Draft
 from conversations.background import in_database
@@ -80,6 +87,19 @@ class Completion:
 async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     """Answers as OpenAI does, streamed or not."""
     caller, completion, configuration = await in_database(_check)(request)
+    call, headers = await begin(request, caller, configuration, completion)
+    if not completion.streams:
+        kept, done = await call.end()
+        whole = _whole(call, kept, done)
+        return JsonResponse(whole, headers=headers)
+    return await _streamed(call, completion, headers)
+
+
+async def begin(
+    request: HttpRequest, caller: Caller, configuration: Configuration, completion: Completion
+) -> tuple[Call, dict[str, str]]:
+    """Starts the run of a call. Gives it, and the headers of its answer. Raises as
+    `calls.begin`."""
     call = await calls.begin(
         request,
         caller,
@@ -95,24 +115,12 @@ async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     headers = call.headers
     if completion.ignored:
         headers["X-LLMChat-Ignored"] = ", ".join(completion.ignored)
-    if not completion.streams:
-        kept, done = await call.end()
-        whole = _whole(call, kept, done)
-        return JsonResponse(whole, headers=headers)
-    return await _streamed(call, completion, headers)
+    return call, headers
 
 
 def _check(request: HttpRequest) -> tuple[Caller, Completion, Configuration]:
     """Who calls, what for, and with which configuration. Reads the database."""
-    if request.method != "POST":
-        raise Refused(
-            Problem(
-                405,
-                "METHOD_NOT_ALLOWED",
-                f"This address takes POST, not {request.method}.",
-                headers={"Allow": "POST"},
-            )
-        )
+    check_method(request, "POST")
     caller = with_token(request)
     completion = read(body_of(request), request.headers.get(SAVE_HEADER, ""))
     configuration = configuration_named(caller, completion.model)

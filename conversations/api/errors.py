@@ -118,7 +118,13 @@ def problem_of(error: Exception) -> Problem:
         case Unreadable():
             return Problem(400, "UNREADABLE", str(error), is_final=True)
         case Refusal():
-            return Problem(error.status, error.code, error.message, retry_after=error.retry_after)
+            return Problem(
+                error.status,
+                error.code,
+                error.message,
+                retry_after=error.retry_after,
+                is_final=error.code in QUOTAS,
+            )
         case Http404():
             return Problem(404, "NOT_FOUND", "There is nothing here that you may see.")
         case OperationalError() | InterfaceError():
@@ -139,7 +145,12 @@ def problem_of(error: Exception) -> Problem:
 
 def openai_response(problem: Problem) -> JsonResponse:
     """The answer that makes OpenAI's clients raise their exception for it."""
-    response = JsonResponse(problem.openai, status=problem.status, headers=dict(problem.headers))
+    return error_response(problem, problem.openai)
+
+
+def error_response(problem: Problem, body: Mapping[str, Any]) -> JsonResponse:
+    """An answer with this body and what its headers say of the problem."""
+    response = JsonResponse(body, status=problem.status, headers=dict(problem.headers))
     if problem.retry_after is not None:
         response["Retry-After"] = str(ceil(problem.retry_after))
     if problem.is_final:
@@ -147,6 +158,19 @@ def openai_response(problem: Problem) -> JsonResponse:
     if problem.status == 401:
         response["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def check_method(request: HttpRequest, *allowed: str) -> None:
+    """Raises Refused for another method than these."""
+    if request.method not in allowed:
+        raise Refused(
+            Problem(
+                405,
+                "METHOD_NOT_ALLOWED",
+                f"This address takes {allowed[0]}, not {request.method}.",
+                headers={"Allow": ", ".join(allowed)},
+            )
+        )
 
 
 View = Callable[..., Awaitable[HttpResponseBase]]

@@ -42,6 +42,8 @@ def take(user: Any) -> Allowance:
     """Lets one more call of this person pass. Called in the transaction that starts its run.
     Raises Refused."""
     limit: int = settings.API_REQUESTS_PER_MINUTE
+    # One call of a person at a time is counted: others wait here until its run is stored.
+    list(type(user).objects.select_for_update(no_key=True).filter(pk=user.pk).values("pk"))
     now = timezone.now()
     recent = Run.objects.filter(user=user, origin=Origin.API, started_at__gt=now - WINDOW)
     made = recent.aggregate(count=Count("pk"), oldest=Min("started_at"))

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import uuid4
 
@@ -45,10 +45,27 @@ def read(call: Fields, name: str = "messages") -> list[Draft]:
     if not messages:
         call.refuse(name, "Give at least one message.")
     drafts = [_draft(message) for message in messages]
-    if sum(len(draft.images) for draft in drafts) > MOST_IMAGES:
-        call.refuse(name, f"At most {MOST_IMAGES} images can be sent.")
+    check_images(drafts, call, name)
     _check_results(drafts, call, name)
     return drafts
+
+
+def check_images(drafts: Sequence[Draft], call: Fields, name: str) -> None:
+    """Raises BadParameter for more images than a model may be sent."""
+    if sum(len(draft.images) for draft in drafts) > MOST_IMAGES:
+        call.refuse(name, f"At most {MOST_IMAGES} images can be sent.")
+
+
+def image_bytes(data: str, fields: Fields, name: str) -> tuple[bytes, str]:
+    """The bytes of an image that came as base64 in this field, which nobody has looked at yet, and
+    its place. Raises BadParameter."""
+    try:
+        read = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        fields.refuse(name, "This is not base64.")
+    if len(read) > settings.ATTACHMENT_MAX_BYTES:
+        fields.refuse(name, f"An image may have {settings.ATTACHMENT_MAX_BYTES:,} bytes at most.")
+    return read, fields.place(name)
 
 
 async def prepared(drafts: Sequence[Draft]) -> tuple[Given, ...]:
@@ -119,13 +136,7 @@ def _image(part: Fields) -> tuple[bytes, str]:
     start = DATA_URL.match(url)
     if start is None:
         inner.refuse("url", "Send the image itself, as data:image/png;base64,…")
-    try:
-        data = base64.b64decode(url[start.end() :], validate=True)
-    except (binascii.Error, ValueError):
-        inner.refuse("url", "This is not base64.")
-    if len(data) > settings.ATTACHMENT_MAX_BYTES:
-        inner.refuse("url", f"An image may have {settings.ATTACHMENT_MAX_BYTES:,} bytes at most.")
-    return data, inner.place("url")
+    return image_bytes(url[start.end() :], inner, "url")
 
 
 def _call(fields: Fields) -> ToolCall:
@@ -173,5 +184,4 @@ def _given(draft: Draft) -> Given:
             raise BadParameter(place, str(error)) from None
         images.append(Image(picture.media_type, base64.b64encode(picture.data).decode()))
         about.append(Picture(uuid4(), f"image {number}", picture.width, picture.height))
-    message = draft.message
-    return Given(ChatMessage(message.role, message.content, tuple(images)), tuple(about))
+    return Given(replace(draft.message, images=tuple(images)), tuple(about))

@@ -382,7 +382,11 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="budget",
             constraint=models.CheckConstraint(
-                condition=models.Q(("limit_usd__gt", 0), ("limit_tokens__gt", 0), _connector="OR"),
+                condition=models.Q(
+                    models.Q(("limit_usd__gt", 0), ("limit_usd__isnull", False)),
+                    models.Q(("limit_tokens__gt", 0), ("limit_tokens__isnull", False)),
+                    _connector="OR",
+                ),
                 name="budget_with_a_limit",
                 violation_error_message="Set a limit in USD, in tokens, or both.",
             ),

@@ -9,13 +9,15 @@ from django.contrib.auth.models import Group
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, FilteredRelation, Q
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Least
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
 from conversations.models.runs import Run
 
 MONEY = Decimal("1E-10")  # USD, as fine as usage logs have it
+# No sum grows beyond it, whatever a provider says that an answer cost; two of it fit a column.
+MOST_MONEY = Decimal(400_000_000)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)  # of the one period that never ends
 
 
@@ -149,7 +151,9 @@ class Budget(models.Model):
             ),
             models.CheckConstraint(
                 name="budget_with_a_limit",
-                condition=Q(limit_usd__gt=0) | Q(limit_tokens__gt=0),
+                # A comparison with nothing is not false to a constraint.
+                condition=Q(limit_usd__isnull=False, limit_usd__gt=0)
+                | Q(limit_tokens__isnull=False, limit_tokens__gt=0),
                 violation_error_message="Set a limit in USD, in tokens, or both.",
             ),
         ]
@@ -211,8 +215,9 @@ class Reservation(models.Model):
     def count(self, usd: Decimal, tokens: int) -> None:
         """Puts what the run has used in the place of what was reserved for it, in one statement.
         The row itself goes with its run, or is deleted by who calls this."""
+        sum_usd = F("used_usd") + money(min(usd, MOST_MONEY))
         BudgetPeriod.objects.filter(pk=self.period_id).update(
-            used_usd=F("used_usd") + money(usd),
+            used_usd=Least(sum_usd, money(MOST_MONEY), output_field=MoneyField()),
             used_tokens=F("used_tokens") + tokens,
             reserved_usd=F("reserved_usd") - money(self.usd),
             reserved_tokens=F("reserved_tokens") - self.tokens,

@@ -246,6 +246,16 @@ class UsageLog(models.Model):
         indexes = [
             models.Index(fields=["user", "-started_at"], name="usage_by_user"),
             models.Index(fields=["-started_at"], name="usage_by_start"),
+            # For lists of what is rare: without them a page of it would read the whole log.
+            models.Index(fields=["configuration", "-started_at"], name="usage_by_configuration"),
+            models.Index(
+                fields=["status", "-started_at"],
+                condition=~Q(status="done"),
+                name="usage_by_rare_status",
+            ),
+            models.Index(
+                fields=["code", "-started_at"], condition=~Q(code=""), name="usage_by_code"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -177,7 +177,7 @@ def chat_context(request: HttpRequest, session_id: UUID) -> HttpResponse:
     user = signed_in(request)
     configuration = configuration_for(user, form.cleaned_data["configuration_id"], chat)
     asked = form.asked
-    branch = branches.shown(chat)
+    branch = branches.before_next(chat)
     selected = context.build(
         branch,
         prompt="",

@@ -1,5 +1,6 @@
 """The live board: every run in flight."""
 
+import json
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -10,9 +11,11 @@ from conversations import sse
 from conversations.background import in_database
 from conversations.board import STALLED_AFTER
 from conversations.engine import get_engine
+from conversations.models import Origin
 from conversations.views import streams
 from conversations.views.answers import endpoint, page, signed_in
 from monitor import live
+from monitor.forms import ORIGINS
 
 
 @require_safe
@@ -25,8 +28,13 @@ async def monitor_live(request: HttpRequest) -> HttpResponse:
     news = board.news(None if user.is_staff else user.pk)
     shown = {
         "active": "live",
-        "news": news,
+        "total": news.total,
+        "rows": [
+            {**entry.fields, "origin": ORIGINS[Origin(entry.fields["origin"])]}
+            for entry in news.entries
+        ],
         "stalled_after": round(STALLED_AFTER),
+        "origins": json.dumps(ORIGINS),
         "no_run": UUID(int=0),  # stands in addresses for the id of a run
     }
     return await in_database(render)(request, "monitor/live.html", shown)

@@ -1,5 +1,6 @@
 """`/metrics`, for programs with the token and for staff."""
 
+import asyncio
 import hmac
 
 from django.conf import settings
@@ -8,7 +9,7 @@ from django.views.decorators.http import require_safe
 
 from conversations.background import in_database
 from conversations.views.answers import endpoint, signed_in
-from monitor.metrics import CONTENT_TYPE, exposition
+from monitor.metrics import CONTENT_TYPE, exposition, gauges
 
 
 @require_safe
@@ -21,7 +22,8 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     """
     if not _has_token(request):
         await in_database(_check_staff)(request)
-    return HttpResponse(exposition(), content_type=CONTENT_TYPE)
+    text = await asyncio.to_thread(exposition, list(gauges()))
+    return HttpResponse(text, content_type=CONTENT_TYPE)
 
 
 def _has_token(request: HttpRequest) -> bool:

@@ -13,7 +13,7 @@ from conversations.models import Run
 from conversations.views.answers import page, signed_in
 from monitor.statistics import NOTHING, Period, Scope, figures, pool
 
-CHECKED_DAYS = 30
+CHECKED_DAYS = 7
 
 
 @require_safe

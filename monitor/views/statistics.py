@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from conversations.background import in_database
-from conversations.views.answers import is_htmx, page, signed_in
+from conversations.views.answers import page, signed_in
 from monitor import charts
 from monitor import statistics as found
 from monitor.forms import PERIODS, PeriodForm
@@ -23,8 +23,8 @@ MOST_LINES = 100  # of a table of people
 @require_safe
 @page
 async def statistics_page(request: HttpRequest) -> HttpResponse:
-    """The figures of a period; for HTMX the part with them. Staff see everybody's, other people
-    their own. The period and the filters are in the address."""
+    """The figures of a period. Staff see everybody's, other people their own. The period and the
+    filters are in the address."""
     user = await in_database(signed_in)(request)
     form = PeriodForm(request.GET.dict())
     shown: dict[str, Any] = {"active": "statistics", "form": form}
@@ -45,8 +45,8 @@ def _render(
     shown["configurations"] = configurations_for(user, form["configuration"].value())
     shown["people"] = people_for(user)
     shown |= {f"{name}_value": form.data.get(name, "") for name in ("from", "to")}
-    template = "monitor/_statistics.html" if is_htmx(request) else "monitor/statistics.html"
-    return render(request, template, shown, status=422 if form.errors else 200)
+    status = 422 if form.errors else 200
+    return render(request, "monitor/statistics.html", shown, status=status)
 
 
 def _periods(form: PeriodForm) -> list[tuple[int, str, bool]]:
@@ -93,6 +93,7 @@ def _charts(lines: list[found.Line]) -> list[charts.Chart]:
                 charts.Series("failed", "bad", [one.failed for one in used]),
             ],
             _count,
+            _count,
             least_step=1,
         ),
         charts.stacked(
@@ -103,6 +104,7 @@ def _charts(lines: list[found.Line]) -> list[charts.Chart]:
                 charts.Series("out", "second", [one.completion_tokens for one in used]),
             ],
             _count,
+            _count,
             least_step=1,
         ),
         charts.stacked(
@@ -110,15 +112,16 @@ def _charts(lines: list[found.Line]) -> list[charts.Chart]:
             days,
             [charts.Series("known", "first", [_cost(one) for one in used])],
             _money,
+            _money,
             more=[f"{one.unknown_costs:,} unknown" if one.unknown_costs else "" for one in used],
         ),
     ]
     timed = [
-        charts.lines(title, days, _percentiles(lines, name), show)
-        for title, name, show in (
-            ("Time to first chunk", "time_to_first_chunk", figures.seconds),
-            ("Total time", "processing_time", figures.seconds),
-            ("Tokens per second", "tokens_per_second", figures.short),
+        charts.lines(title, days, _percentiles(lines, name), show, axis)
+        for title, name, show, axis in (
+            ("Time to first chunk", "time_to_first_chunk", figures.seconds, "{:g} s".format),
+            ("Total time", "processing_time", figures.seconds, "{:g} s".format),
+            ("Tokens per second", "tokens_per_second", figures.short, "{:g}".format),
         )
     ]
     return counted + timed

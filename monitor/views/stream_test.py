@@ -5,7 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 
@@ -17,7 +17,7 @@ from conversations.models import Origin
 from conversations.planning import Source
 from conversations.views import streams
 from conversations.views.access import configuration_for
-from conversations.views.answers import endpoint, invalid, page, signed_in
+from conversations.views.answers import endpoint, invalid, page, signed_in, wants_page
 from monitor import delivery
 from providers.models import Configuration
 
@@ -39,6 +39,8 @@ async def stream_test(request: HttpRequest) -> HttpResponse:
         lambda owner: runs.start_alone(user, configuration, asked, owner)
     )
     run_id = started.run.pk
+    if wants_page(request):  # without a script, what is stored of it is all that can be shown
+        return redirect("run_inspector", run_id)
     return JsonResponse(
         {
             "run_id": str(run_id),

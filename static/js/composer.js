@@ -356,7 +356,7 @@ document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   const { xhr, requestConfig } = detail;
   if (!isSend(requestConfig?.elt)) return;
   const isJson = xhr.getResponseHeader("Content-Type")?.includes("json");
-  if (xhr.status === 429 && !isJson) {
+  if (xhr.status === 429 && xhr.responseText.includes("<chat-composer")) {
     // Over a budget: the form says so, as it does of bad values.
     detail.shouldSwap = true;
     detail.isError = false;
@@ -405,6 +405,7 @@ document.addEventListener("htmx:afterRequest", ({ detail }) => {
     box.prompt.value = typed;
     box.put(refused);
     box.querySelector("[aria-invalid=true]")?.focus();
+    announce("composer:changed"); // the new box does not know yet what its message takes along
   } else if (state.sent) {
     // 204: stopped before anything was kept. 0 and 5xx: perhaps stored, so the key stays.
     box.giveBack({ isLost: xhr.status === 0 || xhr.status >= 500 || isSignedOut(xhr.responseURL, xhr.status) });

@@ -55,7 +55,7 @@ async function look() {
     if (value) url.searchParams.set(name, value);
   }
   if (document.querySelector("[data-budget]")) {
-    url.searchParams.set("prompt_characters", data.get("prompt").length);
+    url.searchParams.set("prompt_characters", String(data.get("prompt") ?? "").length);
   }
   try {
     const answer = await fetch(url, { headers: { Accept: "application/json" } });

@@ -12,6 +12,7 @@ const TICK = 1_000; // ms
 const LINGER = 5_000; // ms that an ended run is still shown
 const FIRST_WAIT = 1_000; // ms before the server is tried again
 const LONGEST_WAIT = 15_000;
+const SILENT = 6_000; // ms after which a connection that has brought nothing is doubted
 const HIDDEN = 60_000; // ms after which a page that nobody sees lets go of its connection
 
 const STATES = {
@@ -28,19 +29,10 @@ const STATES = {
   interrupted: "Interrupted",
   deleted: "Deleted",
 };
-const ORIGINS = {
-  chat: "Chat",
-  api: "API",
-  command: "Command",
-  replay: "Replay",
-  stream_test: "Stream test",
-  connection_test: "Connection test",
-  title: "Title",
-};
-
 const root = document.querySelector("[data-live]");
 const part = (name) => root.querySelector(`[data-${name}]`);
 const body = part("rows");
+const ORIGINS = JSON.parse(root.dataset.origins);
 const runs = new Map(); // id → {fields, row, heardAt, isStopping, end, endedAt}
 let lastTotal = 0;
 
@@ -58,7 +50,9 @@ const figure = (value, write) => (value === null ? "–" : write(value));
 
 function set(row, name, text) {
   const cell = row.querySelector(`[data-cell="${name}"]`);
-  if (cell && cell.textContent !== text) cell.textContent = text;
+  if (!cell || cell.textContent === text) return;
+  cell.textContent = text;
+  if (name === "configuration" || name === "model" || name === "user") cell.title = text; // it may be cut
 }
 
 function newRow(id) {
@@ -79,8 +73,9 @@ function draw(run) {
   set(row, "origin", ORIGINS[fields.origin] ?? fields.origin);
   set(row, "first", figure(fields.time_to_first_chunk, (value) => seconds(value, 2)));
   set(row, "characters", figure(fields.characters, count));
-  set(row, "tokens", figure(fields.tokens, (value) => `≈${count(value)}`));
-  set(row, "speed", figure(fields.tokens_per_second, (value) => value.toFixed(1)));
+  set(row, "tokens", figure(fields.tokens, (value) => (value ? `≈${count(value)}` : "0")));
+  const speed = fields.state === "stalled" ? null : fields.tokens_per_second;
+  set(row, "speed", figure(speed, (value) => value.toFixed(1)));
   set(row, "process", fields.process);
   row.querySelector("[data-stop]").setAttribute("aria-label", `Stop ${fields.configuration}${fields.user ? ` of ${fields.user}` : ""}`);
   tick(run);
@@ -173,6 +168,7 @@ let source = null;
 let failures = 0;
 let retryTimer = 0;
 let hiddenTimer = 0;
+let silentTimer = 0;
 
 function say(state) {
   const place = part("connection");
@@ -186,8 +182,16 @@ function connect() {
   source?.close();
   const stream = new EventSource(root.dataset.events);
   source = stream;
+  // The server tells all runs at once, so a stream without an event is one that is held back.
+  clearTimeout(silentTimer);
+  silentTimer = setTimeout(() => {
+    const isAlive = stream.readyState === EventSource.OPEN || part("connection").dataset.state === "connecting";
+    part("live-silent").hidden = stream !== source || !isAlive;
+  }, SILENT);
   stream.onmessage = ({ data }) => {
     if (stream !== source) return;
+    clearTimeout(silentTimer);
+    part("live-silent").hidden = true;
     failures = 0;
     say("live");
     const event = JSON.parse(data);

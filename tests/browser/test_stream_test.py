@@ -14,10 +14,8 @@ from providers.models import Configuration
 from tests.browser.chat import END
 from tests.browser.watch import Watch
 from tests.servers.app import AppServer
-from tests.servers.nginx import NoNginx, Nginx
-from tests.servers.provider import Provider, hang, head, openai_chunk, send, until
-
-IGNORING = "proxy_ignore_headers X-Accel-Buffering;"  # else our streams stay unbuffered
+from tests.servers.nginx import COMPRESSING, HOLDING, IGNORING, Nginx, NoNginx
+from tests.servers.provider import Provider, Step, hang, head, openai_chunk, send, until, wait
 
 
 def figure(page: Page, name: str) -> Any:
@@ -29,7 +27,7 @@ def test_a_stream_is_tested_from_its_start_to_its_end_without_a_chat(
     page: Page, openai: Configuration, provider: Provider
 ):
     gate = threading.Event()
-    chunks = [send(openai_chunk(word)) for word in ("Rivers ", "find ")]
+    chunks: list[Step] = [send(openai_chunk("Rivers ")), wait(0.1), send(openai_chunk("find "))]
     provider.reply(head(), *chunks, until(gate), send(openai_chunk("the <b>sea</b>.")), *END)
     page.goto("/monitor/test/")
     expect(page.get_by_role("link", name="Stream test")).to_have_attribute("aria-current", "page")
@@ -104,7 +102,7 @@ def behind(app: AppServer, open_browser: Callable[..., BrowserContext], ada_user
         server.__exit__()
 
 
-def tested(page: Page, *, silence: float) -> Any:
+def verdict_on(page: Page, *, silence: float) -> Any:
     """The verdict on 10 events at 50 ms and so many seconds of silence."""
     page.get_by_label("Events").fill("10")
     page.get_by_label("Pace").fill("0.05")
@@ -117,32 +115,39 @@ def tested(page: Page, *, silence: float) -> Any:
 
 def test_streams_that_come_straight_from_the_server_are_live(page: Page):
     page.goto("/monitor/test/")
-    verdict = tested(page, silence=1.5)
+    verdict = verdict_on(page, silence=1.5)
     expect(verdict).to_have_attribute("data-state", "live")
     expect(verdict).to_contain_text("10 of 10")
     expect(verdict.locator("details")).to_have_count(0)
 
 
-def test_streams_behind_an_nginx_that_does_not_buffer_are_live(behind: Any):
-    verdict = tested(behind(IGNORING, "proxy_buffering off;"), silence=1.5)
-    expect(verdict).to_have_attribute("data-state", "live")
-
-
-def test_streams_behind_any_nginx_are_live_as_they_ask_for_it(behind: Any):
-    expect(tested(behind(), silence=0)).to_have_attribute("data-state", "live")
+@pytest.mark.parametrize(
+    "directives",
+    [
+        (),  # our streams ask it for what they need
+        (IGNORING, "proxy_buffering off;"),
+        (IGNORING, "proxy_buffering on;"),
+        ("proxy_buffering on;", *COMPRESSING),
+    ],
+    ids=["as it comes", "buffering off", "buffering on", "asked not to buffer, compressing"],
+)
+def test_streams_behind_an_nginx_that_passes_them_on_are_live(behind: Any, directives: Any):
+    expect(verdict_on(behind(*directives), silence=0)).to_have_attribute("data-state", "live")
 
 
 def test_a_buffering_nginx_is_found_with_the_line_that_mends_it(behind: Any):
-    page = behind(IGNORING, "proxy_buffering on;")
+    page = behind(*HOLDING)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    verdict = tested(page, silence=0.5)
+    verdict = verdict_on(page, silence=0.5)
     expect(verdict).to_have_attribute("data-state", "buffered")
     expect(verdict).to_contain_text("everything came at the end")
+    expect(verdict).to_contain_text("gzip")
     likely = verdict.locator("details").first
     expect(likely).to_have_attribute("open", "")
     expect(likely).to_contain_text("nginx, which seems to stand in between")
     expect(likely.locator("code")).to_have_text("proxy_buffering off;\ngzip off;")
     likely.get_by_role("button", name="Copy").click()
+    expect(likely.get_by_role("button")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()").startswith("proxy_buffering off;")
 
 
@@ -151,7 +156,7 @@ def test_an_nginx_that_loses_patience_is_found_with_the_line_that_mends_it(
 ):
     watch.allow("ERR_INCOMPLETE_CHUNKED_ENCODING")
     settings.HEARTBEAT_INTERVAL = 10
-    verdict = tested(behind("proxy_read_timeout 1s;"), silence=4)
+    verdict = verdict_on(behind("proxy_read_timeout 1s;"), silence=4)
     expect(verdict).to_have_attribute("data-state", "cut")
     expect(verdict).to_contain_text(re.compile(r"Cut after [12]\.\d\d s"))
     expect(verdict).to_contain_text(re.compile(r"closed after [01]\.\d\d s without data"))
@@ -233,20 +238,17 @@ def test_every_way_in_which_a_stream_may_arrive_is_judged(page: Page):
     assert (refused["verdict"], refused["advice"]) == ("failed", [])
 
 
-@pytest.mark.parametrize(
-    ("headers", "proxy"),
-    [
+def test_the_proxy_is_known_by_its_headers(page: Page):
+    page.goto("/monitor/test/")
+    for headers, proxy in (
         (DIRECT, None),
         ({"server": "nginx/1.22.1"}, "nginx"),
         ({"server": "daphne"}, "nginx"),  # it hides its name, but takes out the other header
         ({**DIRECT, "server": "Apache/2.4.62 (Debian)"}, "apache"),
         ({**DIRECT, "via": "1.1 Caddy"}, "caddy"),
         ({**DIRECT, "server": "Microsoft-IIS/10.0"}, "iis"),
-    ],
-)
-def test_the_proxy_is_known_by_its_headers(page: Page, headers: dict[str, str], proxy: str | None):
-    page.goto("/monitor/test/")
-    found = page.evaluate(JUDGE, record([113.95] * 20, 113.95, 113.96, headers=headers))
-    likely = [advice["proxy"] for advice in found["advice"] if advice["isLikely"]]
-    assert likely == ([proxy] if proxy else [])
-    assert len(found["advice"]) == 5
+    ):
+        found = page.evaluate(JUDGE, record([113.95] * 20, 113.95, 113.96, headers=headers))
+        likely = [advice["proxy"] for advice in found["advice"] if advice["isLikely"]]
+        assert likely == ([proxy] if proxy else [])
+        assert len(found["advice"]) == 5

@@ -1,5 +1,6 @@
 """Budgets: no send passes a limit, whatever else is sent, and each end counts what it used."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -10,11 +11,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from django.contrib.auth.models import Group, User
-from django.db import transaction
+from django.contrib.auth.models import Group, Permission, User
+from django.db import connection, transaction
+from django.test import Client
 from django.utils import timezone
 
-from conversations import budgets, planning, recovery, runs
+from conversations import budgets, planning, recovery, runs, tokens
 from conversations.errors import BudgetExceeded
 from conversations.models import (
     ApiToken,
@@ -27,6 +29,7 @@ from conversations.models import (
     Run,
     UsageLog,
 )
+from conversations.models.budgets import BEGINNING, MOST_MONEY, Period
 from conversations.outcomes import Metrics
 from conversations.planning import Asked, Source
 from conversations.runs import Owner
@@ -34,7 +37,7 @@ from providers.adapters.base import Parameters
 from providers.models import Configuration
 from providers.pricing import CostSource
 from tests.faults.checks import wait_for_ends, wait_until
-from tests.people import Person
+from tests.people import Person, parse
 from tests.servers.provider import (
     Provider,
     hang,
@@ -43,6 +46,7 @@ from tests.servers.provider import (
     openai_chunk,
     reset,
     send,
+    until,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -84,17 +88,20 @@ def ask(ada: Person, openai: Configuration) -> Callable[..., httpx.Response]:
 
 
 @pytest.mark.parametrize(
-    "limit", [{"limit_tokens": 4 * TOKENS - 1}, {"limit_usd": Decimal("0.0008")}]
+    ("whose", "limit"),
+    [
+        ("a person's", {"limit_tokens": 4 * TOKENS - 1}),
+        ("a group's", {"limit_usd": Decimal("0.0007")}),
+    ],
 )
-@pytest.mark.parametrize("whose", ["a person's", "a group's"])
 def test_twenty_sends_at_once_do_not_pass_a_limit_for_three(
     ada: Person,
     user: User,
     openai: Configuration,
     provider: Provider,
     settings: Any,
-    limit: dict[str, Any],
     whose: str,
+    limit: dict[str, Any],
 ):
     settings.RUNS_PER_USER = 50
     group = Group.objects.create(name="staff")
@@ -118,7 +125,7 @@ def test_twenty_sends_at_once_do_not_pass_a_limit_for_three(
     assert len(provider.requests) == 3
     row.refresh_from_db()
     assert (row.reserved_usd, row.reserved_tokens) == (0, 0)
-    assert row.used_tokens == sum(usage.total_tokens for usage in UsageLog.objects.all())
+    assert row.used_tokens == sum(usage.total_tokens or 0 for usage in UsageLog.objects.all())
     assert ask_again(ada, chats[0]).status_code == 201
 
 
@@ -201,6 +208,18 @@ def test_a_budget_that_is_made_while_an_answer_is_written_counts_it(
     assert amounts(period())[1:] == (9, 0, 0)
 
 
+def test_a_budget_that_is_deleted_while_an_answer_is_written_does_not_hinder_its_end(
+    ada: Person, user: User, ask: Callable[..., httpx.Response], provider: Provider
+):
+    budget = Budget.objects.create(user=user, limit_tokens=10_000)
+    provider.reply(head(), send(openai_chunk("some words")), hang())
+    run = ask().json()
+    ada.read_until(run, "some words")
+    budget.delete()
+    assert ada.stop(run)["stopped"] is True
+    assert UsageLog.objects.get().status == "stopped"
+
+
 def test_a_session_that_streams_is_deleted_and_its_budget_keeps_what_was_used(
     ada: Person, user: User, ask: Callable[..., httpx.Response], provider: Provider
 ):
@@ -219,9 +238,13 @@ def test_a_person_is_deleted_and_what_their_runs_had_reserved_of_the_group_count
     group = Group.objects.create(name="staff")
     group.user_set.add(user)
     Budget.objects.create(group=group, limit_tokens=10_000)
-    provider.reply(head(), send(openai_chunk("some words")), hang())
+    gate = threading.Event()
+    provider.reply(
+        head(), send(openai_chunk("some words")), until(gate), *openai_answer("more")[1:]
+    )
     ada.read_until(ask().json(), "some words")
     user.delete()
+    gate.set()
     wait_until(lambda: provider.busy == 0, "the provider has nothing to do")
     assert amounts(period()) == (USD, TOKENS, 0, 0)
 
@@ -395,7 +418,7 @@ def test_one_budget_without_room_takes_nothing_of_the_others(person: User, begin
 def test_of_two_budgets_without_room_the_one_that_resets_last_is_named(person: User, begin: Begin):
     for kind in ("day", "month", "day"):
         Budget.objects.create(user=person, period=kind, limit_tokens=TOKENS)
-    begin(person, NOON - timedelta(days=20))
+    settle(begin(person, NOON - timedelta(days=20)), used())
     with pytest.raises(BudgetExceeded, match="your monthly budget") as refused:
         begin(person, NOON - timedelta(days=20))
     assert refused.value.retry_after == 20.5 * 86_400
@@ -432,8 +455,13 @@ def test_what_was_used_beyond_the_reservation_counts_too(person: User, begin: Be
 def test_what_is_held_back_by_answers_under_way_is_said(person: User, begin: Begin):
     Budget.objects.create(user=person, limit_tokens=150)
     begin(person)
-    with pytest.raises(BudgetExceeded, match="answers under way hold back 106 tokens"):
+    with pytest.raises(BudgetExceeded, match="answers under way hold back 106 tokens") as refused:
         begin(person)
+    assert refused.value.retry_after == 5  # they may give back enough
+    BudgetPeriod.objects.update(used_tokens=45)
+    with pytest.raises(BudgetExceeded, match="answers under way hold back 106 tokens") as refused:
+        begin(person)
+    assert refused.value.retry_after == 12 * 3_600
 
 
 class TestUnknownPrices:
@@ -481,14 +509,21 @@ def test_a_provider_that_did_nothing_costs_nothing(person: User, begin: Begin):
 
 
 def test_money_adds_up_exactly(person: User, begin: Begin):
-    """As a binary fraction, a tenth added up a hundred times is not ten."""
+    """Beside a large sum, binary fractions have no room for a small one."""
     Budget.objects.create(user=person, limit_usd=Decimal("99999999.9999"), limit_tokens=10**18)
-    tenth = Decimal("0.1") + Decimal("1E-10")
-    for _ in range(100):
-        settle(begin(person), used(cost=str(tenth)))
+    costs = ["12345678.1", *["0.1000000001"] * 10]
+    for cost in costs:
+        settle(begin(person), used(cost=cost))
     row = period()
-    assert row.used_usd == 100 * tenth == Decimal("10.00000001")
+    assert row.used_usd == sum(map(Decimal, costs)) == Decimal("12345679.100000001")
     assert (row.reserved_usd, row.reserved_tokens) == (0, 0)
+
+
+def test_no_cost_that_a_provider_makes_up_breaks_the_sums(person: User, begin: Begin):
+    Budget.objects.create(user=person, limit_tokens=10**18)
+    for _ in range(3):
+        settle(begin(person), used(cost="9000000000"))
+    assert period().used_usd == MOST_MONEY
 
 
 def test_the_last_fraction_of_a_budget_can_be_used_and_not_more(person: User, begin: Begin):
@@ -513,25 +548,366 @@ def test_a_run_whose_process_is_gone_is_settled_when_it_is_ended(person: User, b
     assert not Reservation.objects.exists()
 
 
-def test_settling_locks_what_all_runs_of_the_process_have_reserved_in_one_order(
-    person: User, make_user: Callable[..., User], begin: Begin
+def test_sends_and_the_ends_of_several_runs_never_wait_for_each_other_in_a_circle(
+    make_user: Callable[..., User], begin: Begin
 ):
-    """Several runs end in one transaction: whatever their order, each is counted where it began."""
-    group = Group.objects.create(name="readers")
-    friend = make_user("friend")
-    group.user_set.set([person, friend])
-    for fields in ({"user": friend}, {"group": group}, {"user": person}):
-        Budget.objects.create(limit_tokens=1_000, **fields)
-    worker = uuid4()
-    pair = [begin(one) for one in (person, friend)]
-    Run.objects.update(worker=worker)
-    with transaction.atomic():
-        for run in pair:
-            run.refresh_from_db()
-            budgets.settle(run, used())
-    counted = {row.budget.whose: amounts(row)[1:] for row in BudgetPeriod.objects.all()}
-    assert counted == {
-        "grace": (16, 0, 0),
-        "friend": (16, 0, 0),
-        "the group readers": (32, 0, 0),
-    }
+    """The journal ends many runs in one transaction, in any order, while a send takes its budgets
+    one after the other."""
+    low, high = [Group.objects.create(name=name) for name in ("low", "high")]
+    for group in (low, high):
+        Budget.objects.create(group=group, limit_tokens=1_000)
+    people = [make_user(name) for name in ("short", "tall", "both")]
+    for person, groups in zip(people, ([low], [high], [low, high]), strict=True):
+        person.groups.set(groups)
+    short, tall = [begin(person) for person in people[:2]]
+    Run.objects.update(worker=uuid4())
+
+    def send_of_both() -> Run:
+        try:
+            return begin(people[2])
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            budgets.settle(Run.objects.get(pk=tall.pk), used())
+            sending = threads.submit(send_of_both)
+            wait_until(is_somebody_waiting, "the send waits for what is being settled")
+            budgets.settle(Run.objects.get(pk=short.pk), used())
+        sending.result(10)
+    assert {amounts(row)[1:] for row in BudgetPeriod.objects.all()} == {(16, USD, TOKENS)}
+
+
+def is_somebody_waiting() -> bool:
+    if connection.vendor == "sqlite":
+        return True  # a transaction that writes has the database for itself
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return cursor.fetchone() != (0,)
+
+
+# ---- What people are told
+
+
+@pytest.fixture
+def full(user: User, openai: Configuration) -> Budget:
+    """A budget of Ada's of which nothing is left."""
+    budget = Budget.objects.create(user=user, limit_tokens=200)
+    starts_at, _ = Period.MONTH.span(timezone.now())
+    BudgetPeriod.objects.create(budget=budget, starts_at=starts_at, used_tokens=200)
+    return budget
+
+
+def seconds_until_reset() -> float:
+    now = timezone.now()
+    _, resets_at = Period.MONTH.span(now)
+    assert resets_at
+    return (resets_at - now).total_seconds()
+
+
+@pytest.mark.contract("S12")
+def test_a_program_gets_json_that_says_when_the_budget_resets(
+    ada: Person, full: Budget, ask: Callable[..., httpx.Response], provider: Provider
+):
+    answer = ask()
+    assert refusal(answer) == EXCEEDED
+    assert int(answer.headers["Retry-After"]) == pytest.approx(seconds_until_reset(), abs=20)
+    message = answer.json()["error"]["message"]
+    assert "0 of 200 tokens are left in your monthly budget" in message
+    assert f"It resets on 1 {next_month():%B %Y} at 00:00 UTC" in message
+    assert not Message.objects.exists()
+    assert not provider.requests
+
+
+def next_month() -> datetime:
+    _, resets_at = Period.MONTH.span(timezone.now())
+    assert resets_at
+    return resets_at
+
+
+def test_of_a_budget_without_a_reset_no_time_is_promised(
+    user: User, ask: Callable[..., httpx.Response]
+):
+    Budget.objects.create(user=user, limit_tokens=110, period="always")
+    BudgetPeriod.objects.create(budget=Budget.objects.get(), starts_at=BEGINNING, used_tokens=100)
+    answer = ask()
+    assert refusal(answer) == EXCEEDED
+    assert "Retry-After" not in answer.headers
+
+
+@pytest.mark.contract("S12")
+def test_a_page_gets_its_form_again_with_the_error_and_the_text(ada: Person, full: Budget):
+    chat = ada.new_chat()
+    for headers, part in (
+        ({"HX-Request": "true", "Accept": "*/*"}, True),
+        ({"Accept": "text/html"}, False),
+    ):
+        answer = ada.post(
+            f"/chat/{chat}/messages/", data={"prompt": "my words", "max_tokens": 9}, headers=headers
+        )
+        assert answer.status_code == 429
+        assert ("<html" not in answer.text) == part
+        assert "0 of 200 tokens are left in your monthly budget" in answer.text
+        assert "my words</textarea>" in answer.text
+        assert int(answer.headers["Retry-After"]) > 0
+
+
+@pytest.mark.contract("C7")
+def test_asking_again_is_refused_as_well(
+    ada: Person, user: User, ask: Callable[..., httpx.Response], provider: Provider
+):
+    provider.reply(head(401, "application/json"), send("{}"))
+    failed = ask().json()
+    ada.events(failed)
+    Budget.objects.create(user=user, limit_tokens=5)
+    assert refusal(ada.post(f"/messages/{failed['user_message_id']}/retry/")) == EXCEEDED
+
+
+@pytest.mark.contract("A1")
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_program_with_a_token_is_told_in_the_form_of_its_api(
+    ada: Person, user: User, openai: Configuration, provider: Provider, streams: bool
+):
+    _, secret = tokens.make(user, "ci", monthly_usd=Decimal("0.001"))
+    messages = [{"role": "user", "content": "hello"}]
+    answer = httpx.post(
+        f"{ada.url}/v1/chat/completions",
+        json={"model": "double", "messages": messages, "stream": streams},
+        headers={"Authorization": f"Bearer {secret}"},
+    )
+    assert refusal(answer) == EXCEEDED
+    message = answer.json()["error"]["message"]
+    assert "the monthly budget of the API token “ci”" in message
+    assert "It resets on 1" in message
+    assert not Run.objects.exists()
+    assert not provider.requests
+
+
+class TestTheOneRequestForm:
+    OWN = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "empty", "Sec-Fetch-Mode": "cors"}
+
+    def stream(self, ada: Person, **headers: str) -> httpx.Response:
+        params = {"session_id": ada.new_chat(), "prompt": "hi", "max_tokens": "9"}
+        return ada.http.get("/chat/stream/", params=params, headers={**self.OWN, **headers})
+
+    @pytest.mark.contract("S8")
+    def test_an_event_source_gets_the_error_as_an_event_and_no_run_to_come_back_to(
+        self, ada: Person, full: Budget
+    ):
+        answer = self.stream(ada, Accept="text/event-stream")
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        (event,) = parse(iter(answer.text.split("\n")))
+        assert (event.type, event.data["code"]) == ("error", "BUDGET_EXCEEDED")
+        assert event.data["recoverable"] is False
+        assert event.data["retry_after"] == pytest.approx(seconds_until_reset(), abs=20)
+        assert "It resets on" in event.data["message"]
+        again = self.stream(ada, Accept="text/event-stream", **{"Last-Event-ID": event.id})
+        assert again.status_code == 404
+        assert not Run.objects.exists()
+
+    def test_others_get_json(self, ada: Person, full: Budget):
+        assert refusal(self.stream(ada, Accept="*/*")) == EXCEEDED
+
+
+class TestTheMessageBox:
+    @pytest.fixture
+    def chat(self, ada: Person, openai: Configuration) -> str:
+        return ada.new_chat()
+
+    def look(self, ada: Person, chat: str, **params: Any) -> dict[str, Any]:
+        answer = ada.get(f"/chat/{chat}/context/", params=params)
+        assert answer.status_code == 200, answer.text
+        told: dict[str, Any] = answer.json()
+        return told
+
+    def page(self, ada: Person, chat: str) -> str:
+        return ada.get(f"/chat/{chat}/", headers={"Accept": "text/html"}).text
+
+    def test_the_estimate_counts_what_is_typed_and_how_long_the_answer_may_be(
+        self, ada: Person, chat: str
+    ):
+        estimate = self.look(ada, chat, max_tokens=100, prompt_characters=5)["estimate"]
+        assert estimate == {"tokens": TOKENS, "cost_usd": float(USD)}
+        assert self.look(ada, chat)["estimate"]["tokens"] == 4 + 1024
+
+    def test_without_a_budget_nothing_is_shown(self, ada: Person, chat: str):
+        assert self.look(ada, chat)["budget"].strip() == ""
+        assert "data-budget>" not in self.page(ada, chat)
+
+    def test_the_tightest_limit_is_shown(self, ada: Person, user: User, chat: str):
+        Budget.objects.create(user=user, limit_usd=5, limit_tokens=100_000)
+        starts_at, _ = Period.MONTH.span(timezone.now())
+        BudgetPeriod.objects.create(
+            budget=Budget.objects.get(), starts_at=starts_at, used_usd=1, used_tokens=10_000
+        )
+        assert "$4.00 of $5.00 left in your monthly budget" in self.page(ada, chat)
+        shown = self.look(ada, chat, max_tokens=100, prompt_characters=5)["budget"]
+        assert "$4.00 of $5.00 left in your monthly budget" in shown
+        assert "Next message: up to ≈106 tokens, $0.00021" in shown
+        BudgetPeriod.objects.update(reserved_tokens=50_000)
+        assert "40,000 of 100,000 tokens left" in self.look(ada, chat)["budget"]
+
+    def test_a_limit_without_room_for_the_next_message_is_shown_before_tighter_ones(
+        self, ada: Person, user: User, chat: str
+    ):
+        Budget.objects.create(user=user, limit_tokens=50)
+        Budget.objects.create(user=user, limit_usd=10)
+        starts_at, _ = Period.MONTH.span(timezone.now())
+        BudgetPeriod.objects.create(
+            budget=Budget.objects.get(limit_usd=10), starts_at=starts_at, used_usd=9
+        )
+        shown = self.look(ada, chat, max_tokens=100)["budget"]
+        assert "50 of 50 tokens left" in shown
+        assert "No room for the next message" in shown
+        assert f"<span>It resets on {next_month():%-d %B %Y}" in shown
+
+    def test_a_model_without_prices_has_a_cost_that_is_unknown(
+        self, ada: Person, user: User, chat: str, settings: Any
+    ):
+        Configuration.objects.update(input_price=None)
+        Budget.objects.create(user=user, limit_usd=5)
+        told = self.look(ada, chat)
+        assert told["estimate"]["cost_usd"] is None
+        assert "Next message" in told["budget"]
+        assert "cost unknown" in told["budget"]
+        settings.BUDGET_UNKNOWN_PRICE = "refuse"
+        assert "No room for the next message" in self.look(ada, chat)["budget"]
+
+    def test_it_is_one_query_however_many_budgets_apply(
+        self, user: User, django_assert_num_queries: Any
+    ):
+        group = Group.objects.create(name="staff <b>")
+        group.user_set.add(user)
+        for kind in Period:
+            Budget.objects.create(user=user, period=kind, limit_usd=5)
+            Budget.objects.create(group=group, period=kind, limit_tokens=100, limit_usd=1)
+        with django_assert_num_queries(1):
+            limits = budgets.of_person(user.pk, NOON)
+            names = {limit.name for limit in limits}
+        assert (len(limits), len(names)) == (9, 6)
+
+    @pytest.mark.parametrize("bad", ["-1", "x", "1.5", "9999999"])
+    def test_a_bad_length_is_named(self, ada: Person, chat: str, bad: str):
+        answer = ada.get(f"/chat/{chat}/context/", params={"prompt_characters": bad})
+        assert answer.status_code == 422
+        assert set(answer.json()["errors"]) == {"prompt_characters"}
+
+
+# ---- In the admin
+
+
+class TestTheAdmin:
+    LIST = "/admin/conversations/budget/"
+    FIELDS = {"period": "month", "is_active": "on"}
+
+    def errors(self, answer: Any) -> str:
+        assert answer.status_code == 200
+        return " ".join(
+            message
+            for messages in answer.context["adminform"].form.errors.values()
+            for message in messages
+        )
+
+    def test_a_budget_is_made_changed_and_deleted(self, admin_client: Client, person: User):
+        made = {**self.FIELDS, "user": person.pk, "limit_usd": "2.5", "limit_tokens": ""}
+        assert admin_client.post(f"{self.LIST}add/", made).status_code == 302
+        budget = Budget.objects.get()
+        assert (budget.user, budget.limit_usd, budget.limit_tokens) == (
+            person,
+            Decimal("2.5"),
+            None,
+        )
+        page = f"{self.LIST}{budget.pk}/change/"
+        assert admin_client.post(page, {"limit_usd": "", "limit_tokens": "7"}).status_code == 302
+        budget.refresh_from_db()
+        assert (budget.limit_usd, budget.limit_tokens, budget.is_active) == (None, 7, False)
+        admin_client.post(f"{self.LIST}{budget.pk}/delete/", {"post": "yes"})
+        assert not Budget.objects.exists()
+
+    @pytest.mark.parametrize(
+        ("fields", "error"),
+        [
+            ({"limit_usd": "", "limit_tokens": ""}, "Set a limit in USD, in tokens, or both."),
+            ({"limit_usd": "0"}, "greater than or equal to 0.0001"),
+            ({"limit_usd": "-3"}, "greater than or equal to 0.0001"),
+            ({"limit_usd": "much"}, "Enter a number."),
+            ({"limit_usd": "NaN"}, "Enter a number."),
+            ({"limit_tokens": "0"}, "greater than or equal to 1"),
+            ({"limit_tokens": "-1"}, "greater than or equal to"),
+            ({"limit_usd": "1", "user": ""}, "Choose a person, a group or an API token"),
+            ({"limit_usd": "1", "period": "year"}, "not one of the available choices"),
+        ],
+    )
+    def test_what_is_wrong_is_said(
+        self, admin_client: Client, person: User, fields: dict[str, str], error: str
+    ):
+        answer = admin_client.post(f"{self.LIST}add/", {**self.FIELDS, "user": person.pk, **fields})
+        assert error in self.errors(answer)
+        assert not Budget.objects.exists()
+
+    def test_a_budget_is_of_one_only(self, admin_client: Client, person: User):
+        group = Group.objects.create(name="staff")
+        both = {**self.FIELDS, "user": person.pk, "group": group.pk, "limit_usd": "1"}
+        answer = admin_client.post(f"{self.LIST}add/", both)
+        assert "a group or an API token, and only one" in self.errors(answer)
+
+    def test_that_a_group_shares_its_budget_is_said(self, admin_client: Client):
+        assert "share this budget" in admin_client.get(f"{self.LIST}add/").text
+
+    def test_whose_it_is_stays(self, admin_client: Client, person: User):
+        budget = Budget.objects.create(user=person, limit_tokens=5)
+        other = User.objects.create_user("other")
+        admin_client.post(
+            f"{self.LIST}{budget.pk}/change/",
+            {"user": other.pk, "period": "day", "limit_tokens": "5"},
+        )
+        budget.refresh_from_db()
+        assert (budget.user, budget.period) == (person, "month")
+
+    def test_the_list_shows_what_is_used_and_left_in_this_period(
+        self, admin_client: Client, person: User, django_assert_max_num_queries: Any
+    ):
+        token = ApiToken.objects.create(user=person, name="ci", prefix="ci", sha256="ci")
+        group = Group.objects.create(name="<b>staff</b>")
+        now = timezone.now()
+        for owner in ({"user": person}, {"group": group}, {"token": token}):
+            budget = Budget.objects.create(limit_usd=2, limit_tokens=1_000, **owner)
+            for moment in (now, now - timedelta(days=40)):
+                BudgetPeriod.objects.create(
+                    budget=budget,
+                    starts_at=Period.MONTH.span(moment)[0],
+                    used_usd=Decimal("0.5"),
+                    used_tokens=300,
+                    reserved_usd=Decimal("0.25"),
+                )
+        with django_assert_max_num_queries(9):
+            page = admin_client.get(self.LIST)
+        assert page.context["cl"].result_count == 3
+        for text in ("$0.50", "$0.25", "$1.25", "$2.00", "300 tokens", "700 tokens"):
+            assert page.text.count(text) >= 3, text
+        assert "monthly budget of grace" in page.text
+        assert "monthly budget of the API token ci" in page.text
+        assert "<b>staff" not in page.text
+        change = admin_client.get(f"{self.LIST}{Budget.objects.get(user=person).pk}/change/").text
+        assert "$1.25" in change
+        assert f"{next_month():%-d %B %Y} at 00:00 UTC" in change
+
+    @pytest.mark.parametrize("query", ["grace", "%", "x" * 10_000])
+    def test_the_list_can_be_searched(self, admin_client: Client, person: User, query: str):
+        Budget.objects.create(user=person, limit_tokens=5)
+        page = admin_client.get(self.LIST, {"q": query})
+        assert page.status_code == 200
+        assert page.context["cl"].result_count == (query == "grace")
+
+    @pytest.mark.contract("A10")
+    def test_staff_need_the_permission(self, client: Client, make_user: Callable[..., User]):
+        worker = make_user("worker", is_staff=True)
+        client.force_login(worker)
+        assert client.get(self.LIST).status_code == 403
+        worker.user_permissions.set(Permission.objects.filter(codename="view_budget"))
+        assert client.get(self.LIST).status_code == 200
+        assert client.get(f"{self.LIST}add/").status_code == 403

@@ -90,6 +90,8 @@ def test_a_host_that_is_not_ours_is_refused(client: Client):
         (2, "10.0.0.1, 198.51.100.9, 203.0.113.5", "198.51.100.9"),
         (2, "198.51.100.9", "192.0.2.1"),
         (1, "", "192.0.2.1"),
+        (1, "unknown", "192.0.2.1"),
+        (1, "2001:DB8::1%x' --", "2001:db8::1"),
     ],
 )
 def test_only_trusted_proxies_are_believed(

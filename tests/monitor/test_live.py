@@ -16,7 +16,7 @@ from django.contrib.sessions.models import Session
 from conversations import board, runs
 from conversations.background import in_database
 from conversations.engine import get_engine
-from conversations.models import Origin, Run
+from conversations.models import Run
 from conversations.planning import Asked
 from conversations.views import streams
 from providers.models import Configuration
@@ -285,17 +285,22 @@ async def test_a_run_of_a_process_that_tells_nothing_is_shown_without_figures(
     await alone.look()
     entry = alone.news(None).entries[0].fields
     assert (entry["state"], entry["user"], entry["characters"]) == ("running", None, None)
+    # Nothing changes but its age: that is no news, and right for who comes now.
+    alone._looked_at = 0
+    await alone.look()
+    assert alone.news(None, 1).entries == []
+    assert alone.news(None).entries[0].fields["age"] > entry["age"]
     await Run.objects.filter(pk=started.run.pk).aupdate(lease_until="2020-01-01T00:00:00Z")
     alone._looked_at = 0
     await alone.look()
-    assert alone.news(None, 1).entries[0].fields["state"] == "lost"
+    assert alone.news(None, 2).entries[0].fields["state"] == "lost"
     await Run.objects.all().adelete()
     alone._looked_at = 0
     await alone.look()
-    assert [end.status for end in alone.news(None, 2).ends] == ["deleted"]
+    assert [end.status for end in alone.news(None, 3).ends] == ["deleted"]
     # Who saw the board long ago is told all, and not what has ended since.
     alone.number += board.KEPT_LOOKS + 1
-    assert alone.news(None, 2) == board.News(alone.number, True, [], [], 0)
+    assert alone.news(None, 3) == board.News(alone.number, True, [], [], 0)
 
 
 @pytest.mark.contract("M4")
@@ -311,7 +316,7 @@ def test_runs_of_another_process_are_shown_with_its_figures(shared_site: Site, p
             assert viewer.wait_for(lambda viewer: viewer.ends) == {run["run_id"]: "stopped"}
 
 
-def test_every_origin_and_every_end_has_a_name_on_the_board():
+def test_every_end_of_a_run_has_a_name_on_the_board():
     script = (ROOT / "static/js/live.js").read_text()
-    for name in (*Origin.values, *Run.Status.values):
-        assert f"  {name}: " in script
+    for status in Run.Status.values:
+        assert f"  {status}: " in script

@@ -12,12 +12,14 @@ from django.utils import timezone
 from conversations import metering
 from conversations.metering import MOST_LABELS, Meter, meter
 from conversations.models import UsageLog
-from monitor.metrics import exposition
+from monitor.metrics import exposition, gauges
 from providers.models import Configuration
 from tests.people import Person
 from tests.servers.app import AppServer
+from tests.servers.processes import ROOT
 from tests.servers.provider import Provider, hang, head, json_answer, openai_answer
 
+DOCS = (ROOT / "docs" / "operations.md").read_text()
 TOKEN = "metrics-token-0123456789-0123456789"
 # prometheus.io/docs/instrumenting/exposition_formats: what a line may be.
 HEAD = re.compile(r"# (HELP|TYPE) ([a-zA-Z_:][\w:]*) (.+)")
@@ -222,7 +224,7 @@ def test_buckets_add_up_and_a_boundary_belongs_to_its_bucket():
     counted = Meter()
     for seconds in (0.01, 0.011, 100.0):
         counted.count_usage(usage_row(processing_time=seconds))
-    samples = parse(exposition(counted))
+    samples = parse(exposition(counted=counted))
     name = "gen_ai_client_operation_duration_seconds_bucket"
     found = [value(samples, name, le=le) for le in ("0.01", "0.02", "81.92", "+Inf")]
     assert found == [1, 2, 2, 3]
@@ -231,7 +233,7 @@ def test_buckets_add_up_and_a_boundary_belongs_to_its_bucket():
 def test_an_unknown_cost_is_told_as_unknown_and_not_as_nothing():
     counted = Meter()
     counted.count_usage(usage_row(cost_usd=None))
-    samples = parse(exposition(counted))
+    samples = parse(exposition(counted=counted))
     assert value(samples, "llmchat_runs_with_unknown_cost_total") == 1
     assert not [name for name, _ in samples if name == "llmchat_cost_usd_total"]
 
@@ -239,15 +241,37 @@ def test_an_unknown_cost_is_told_as_unknown_and_not_as_nothing():
 def test_labels_with_quotes_and_line_breaks_are_escaped():
     counted = Meter()
     counted.count_usage(usage_row(model='a"b\\c\nd'))
-    (pairs,) = [pairs for name, pairs in parse(exposition(counted)) if name == "llmchat_runs_total"]
+    (pairs,) = [
+        pairs for name, pairs in parse(exposition(counted=counted)) if name == "llmchat_runs_total"
+    ]
     assert dict(pairs)["model"] == r"a\"b\\c\nd"
+
+
+def test_the_docs_list_every_metric_with_its_kind_and_labels():
+    counted = Meter()
+    counted.count_usage(
+        usage_row(prompt_tokens=1, cost_usd=1, code="c", processing_time=1, time_to_first_chunk=1)
+    )
+    counted.count_usage(usage_row(code="c", cost_usd=None))
+    counted.count_retry("p", "m", "c")
+    text = exposition(list(gauges()), counted)
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    labels: dict[str, set[str]] = {name: set() for name in kinds}
+    for name, pairs in parse(text):
+        base = name if name in kinds else re.sub(r"_(bucket|sum|count)$", "", name)
+        labels[base] |= {label for label, _ in pairs} - {"le", "gen_ai_operation_name"}
+    rows = re.findall(r"^\| `(\w+)` \| (counter|histogram|gauge) \| (.*?) \|", DOCS, re.MULTILINE)
+    assert {name: kind for name, kind, _ in rows} == kinds
+    for name, _, told in rows:
+        without_values = re.sub(r"\(.*?\)", "", told)
+        assert set(re.findall(r"`(\w+)`", without_values)) == labels[name], name
 
 
 def test_labels_are_bounded():
     counted = Meter()
     for number in range(MOST_LABELS + 50):
         counted.count_usage(usage_row(model=f"m{number}"))
-    samples = parse(exposition(counted))
+    samples = parse(exposition(counted=counted))
     runs = [pairs for name, pairs in samples if name == "llmchat_runs_total"]
     assert len(runs) == MOST_LABELS + 1
     assert value(samples, "llmchat_runs_total", model=metering.OTHER) == 50
