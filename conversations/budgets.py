@@ -26,13 +26,14 @@ from django.db.models import F
 
 from conversations.errors import BudgetExceeded
 from conversations.models import Budget, BudgetPeriod, Reservation, Run
-from conversations.models.budgets import MONEY, MOST_MONEY, BudgetQuerySet, Period, money
+from conversations.models.budgets import MONEY, BudgetQuerySet, Period, money
 from conversations.money import dollars
 from conversations.outcomes import Metrics
 from conversations.planning import Plan
 from providers.events import Usage
 from providers.pricing import Prices, cost_usd
 
+MOST_USD = Decimal(1_000_000)  # that is reserved for one request: more is a slip in a price
 RETRY_WHILE_HELD = 5  # s, where answers under way may give back enough
 
 
@@ -51,7 +52,7 @@ def need(input_tokens: int, max_tokens: int | None, prices: Prices) -> Need:
     usage = Usage(prompt_tokens=input_tokens, completion_tokens=answer)
     cost, _ = cost_usd(usage, prices, is_estimated=True)
     if cost is not None:
-        cost = min(cost, MOST_MONEY).quantize(MONEY)
+        cost = min(cost, MOST_USD).quantize(MONEY)
     return Need(input_tokens + answer, cost)
 
 

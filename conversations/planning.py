@@ -204,7 +204,7 @@ def max_tokens(asked: Asked, configuration: Configuration) -> int | None:
     """How long the provider would be told that an answer may be; None where it decides."""
     parameters = _with_defaults(asked.parameters, configuration.default_parameters)
     sent = _sendable(configuration, parameters)
-    _, shown, _ = _request(configuration, [ChatMessage("user", asked.prompt)], sent, None)
+    _, shown, _ = _request(configuration, [ChatMessage("user", asked.prompt or "?")], sent, None)
     return _max_tokens(sent, shown)
 
 

@@ -33,7 +33,10 @@ from providers.tokens import estimate
 
 def told(problem: Problem) -> HttpResponse:
     """The answer that makes Anthropic's clients raise their exception for it."""
-    return error_response(problem, anthropic_answer.error(problem))
+    response = error_response(problem, anthropic_answer.error(problem))
+    if run := problem.headers.get("X-LLMChat-Run"):
+        response["request-id"] = run
+    return response
 
 
 @csrf_exempt  # a token is no cookie: no page of another site can make a browser send it

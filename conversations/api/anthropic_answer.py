@@ -139,8 +139,8 @@ class Stream:
             "cache_read_input_tokens": 0,
             "output_tokens": 0,
         }
-        empty = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
-        return _data("message_start", {"message": {**_head(self._call), **empty}})
+        empty: JSONObject = {"content": [], "stop_reason": None, "stop_sequence": None}
+        return _data("message_start", {"message": {**_head(self._call), **empty, "usage": usage}})
 
     def of(self, events: Iterable[RunEvent]) -> bytes:
         """What is told of these events, in one piece. Raises Refused for what cannot be told."""

@@ -10,6 +10,7 @@ from math import ceil
 from typing import Any, Final
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db.models import Count, Min
 from django.utils import timezone
 
@@ -43,7 +44,8 @@ def take(user: Any) -> Allowance:
     Raises Refused."""
     limit: int = settings.API_REQUESTS_PER_MINUTE
     # One call of a person at a time is counted: others wait here until its run is stored.
-    list(type(user).objects.select_for_update(no_key=True).filter(pk=user.pk).values("pk"))
+    people = get_user_model().objects.filter(pk=user.pk)
+    list(people.select_for_update(no_key=True).values_list("pk"))
     now = timezone.now()
     recent = Run.objects.filter(user=user, origin=Origin.API, started_at__gt=now - WINDOW)
     made = recent.aggregate(count=Count("pk"), oldest=Min("started_at"))

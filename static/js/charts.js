@@ -17,11 +17,16 @@ function watch(chart) {
     reading.textContent = days[at]?.dataset.day ?? words;
   }
 
-  frame.addEventListener("pointermove", ({ target }) => {
-    const day = target.closest("[data-day]");
-    if (day && day !== days[at]) show(days.indexOf(day));
+  for (const name of ["pointermove", "pointerdown"]) { // a finger does not move first
+    frame.addEventListener(name, ({ target }) => {
+      const day = target.closest("[data-day]");
+      if (day && day !== days[at]) show(days.indexOf(day));
+    });
+  }
+  frame.addEventListener("blur", () => show(days.length));
+  frame.addEventListener("pointerleave", ({ pointerType }) => {
+    if (pointerType === "mouse") show(days.length); // a finger leaves at once
   });
-  for (const name of ["pointerleave", "blur"]) frame.addEventListener(name, () => show(days.length));
   frame.addEventListener("keydown", (event) => {
     const move = MOVES[event.key];
     if (move === undefined || event.altKey || event.ctrlKey || event.metaKey) return;

@@ -14,7 +14,11 @@ from django.utils import timezone
 
 from conversations import tokens
 from conversations.models import ApiToken, AuditEvent, Budget
+from conversations.views import streams
 from providers.models import Configuration
+from tests.api.conftest import call
+from tests.faults.checks import wait_for_ends
+from tests.servers.provider import Provider, hang, head, openai_chunk, send
 
 HTML = {"Accept": "text/html"}
 
@@ -210,13 +214,9 @@ def test_a_token_is_made_and_revoked_with_a_csrf_token_only(ada: User):
 def test_a_stream_ends_soon_after_its_token_was_revoked(
     program: Callable[[str], httpx.Client],
     openai: Configuration,
-    provider: Any,
+    provider: Provider,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    from conversations.views import streams
-    from tests.api.conftest import call
-    from tests.servers.provider import hang, head, openai_chunk, send
-
     monkeypatch.setattr(streams, "RIGHTS_INTERVAL", 0)
     user = User.objects.create_user("eve")
     token, secret = tokens.make(user, "laptop")
@@ -231,3 +231,4 @@ def test_a_stream_ends_soon_after_its_token_was_revoked(
     assert '"code":"invalid_api_key"' in read
     assert read.endswith("data: [DONE]\n\n")
     provider.wait_for_close()
+    wait_for_ends()

@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
-from conversations import budgets, planning, recovery, runs, tokens
+from conversations import bodies, budgets, planning, recovery, runs, tokens
 from conversations.errors import BudgetExceeded
 from conversations.models import (
     ApiToken,
@@ -442,6 +442,58 @@ def test_without_max_tokens_the_setting_says_how_long_an_answer_may_become(
     settings.BUDGET_ANSWER_TOKENS = 50
     begin(person, max_tokens=None)
     assert period().reserved_tokens == 56
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({}, None),
+        ({"max_tokens": 7}, 7),
+        ({"max_completion_tokens": 7, "max_tokens": 5}, 7),
+        ({"max_output_tokens": 7}, 7),
+        ({"options": {"num_predict": 7}}, 7),
+        ({"options": {"num_predict": -1}}, None),
+        ({"max_tokens": 7, "n": 3}, 21),
+        ({"max_tokens": 7, "n": "3"}, 7),
+        ({"max_tokens": 10**40, "n": 10**40}, 10**9),
+        ({"max_tokens": True, "options": [7]}, None),
+        ({"max_tokens": 7.5}, None),
+    ],
+)
+def test_a_body_tells_how_long_its_answer_may_become(body: dict[str, Any], tokens: int | None):
+    assert bodies.answer_tokens(body) == tokens
+
+
+def test_of_a_body_all_texts_are_counted_and_no_image():
+    image = "iVBOR" * 1_000
+    content: list[Any] = [
+        {"type": "text", "text": "four"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
+        {"type": "image", "source": {"type": "base64", "data": image}},
+    ]
+    body = {"system": "eight ch", "messages": [{"content": content, "images": [image]}], "n": 1}
+    # The two texts, and four words that say what the parts are.
+    assert bodies.text_tokens(body) == (2 + 1) + (1 + 3 + 2 + 2)
+    nested: Any = "four"
+    for _ in range(100_000):
+        nested = [nested]
+    assert bodies.text_tokens({"messages": nested}) == 1
+
+
+def test_what_an_edited_body_asks_for_is_reserved(person: User, openai: Configuration):
+    openai.refresh_from_db()
+    Budget.objects.create(user=person, limit_tokens=1_000_000)
+    body = {"model": "double-1", "messages": [{"content": "x" * 4_000}], "max_tokens": 5_000}
+    asked = Asked("hello", Parameters(max_tokens=10), body=body)
+    runs.start_alone(person, openai, asked, Owner(uuid4(), 10))
+    assert period().reserved_tokens == 1_002 + 5_000
+
+
+def test_what_a_configuration_adds_to_each_request_is_reserved(person: User, begin: Begin):
+    Budget.objects.create(user=person, limit_tokens=10_000)
+    Configuration.objects.update(extra_body={"max_completion_tokens": 5_000})
+    begin(person, max_tokens=None)
+    assert period().reserved_tokens == 5_006
 
 
 def test_what_was_used_beyond_the_reservation_counts_too(person: User, begin: Begin):

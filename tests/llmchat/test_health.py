@@ -92,6 +92,7 @@ def test_a_failure_is_told_without_its_words(
     assert (answer.status_code, answer.json()["database"]) == (503, "unreachable")
     assert "marked-7d1f" not in answer.text + caplog.text
 
+
 @pytest.mark.contract("M6")
 def test_redis_is_asked_where_it_is_used(app: AppServer, settings):
     settings.REDIS_URL = "redis://127.0.0.1:9/0"
