@@ -17,7 +17,7 @@ from tests.servers.provider import Provider, Step, hang, head, openai_answer, op
 from tests.servers.sites import ADMIN, PASSWORD, Site, daphne, uvicorn
 from tests.servers.viewers import Viewer
 
-SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
+SEEDS = (1, 2, 3, 4, 5)  # `make soak` goes on from here
 RECOVERED = 15.0  # s from the start of the next process
 BY_ANOTHER = 60.0  # s
 WORDS = [f"wörd{index} " for index in range(60)]
