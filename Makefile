@@ -87,6 +87,7 @@ pytest = $(2) $(PY) -m pytest $(1) $(ARGS); \
 
 # The whole suite is three calls of pytest: all but the browser on SQLite, what uses the database
 # once more on PostgreSQL, and the browser, as Playwright keeps an event loop in the main thread.
+# Some pages are also opened through nginx, which is installed where that is possible.
 # With TESTS there is none on PostgreSQL; for that, in the environment of .venv:
 #   python -m tests.servers.postgres python -m pytest FILE
 test: $(VENV)/.dev ## Run every test; TESTS=tests/monitor and ARGS="-k name" for some
@@ -96,6 +97,7 @@ test: $(VENV)/.dev ## Run every test; TESTS=tests/monitor and ARGS="-k name" for
 	$(if $(strip $(postgres_tests)),$(call pytest,-m database $(postgres_tests),$(on_postgres));) \
 	$(if $(strip $(browser_tests)),\
 		CHROMIUM=$$($(PY) -m tests.browser.chromium) || exit 1; export CHROMIUM; \
+		$(PY) -m tests.servers.nginx >/dev/null; \
 		$(call pytest,$(browser_tests));) \
 	[ $$ran = 1 ] && [ $$failed = 0 ]
 

@@ -563,17 +563,17 @@ def _finish_reason(turn: _Turn) -> str | None:
 def _events(turn: _Turn, run: Run, row: UsageLog, planned: Plan) -> EventBatch:
     # The plan has given the run an id of its own, which these events name.
     opening = [event.data.replace(str(planned.run_id), str(run.pk)) for event in planned.opening]
-    datas = list(opening)
+    texts = list(opening)
     if turn.answer:
-        datas.append(events.chunk(turn.answer, row.completion_tokens or estimate(turn.answer)))
+        texts.append(events.chunk(turn.answer, row.completion_tokens or estimate(turn.answer)))
     if turn.failure:
-        datas.append(
+        texts.append(
             events.error(
                 turn.failure, assistant_message_id=run.assistant_message_id, text=turn.answer
             )
         )
     else:
-        datas.append(
+        texts.append(
             events.done(
                 assistant_message_id=run.assistant_message_id,
                 full_response=turn.answer,
@@ -587,7 +587,7 @@ def _events(turn: _Turn, run: Run, row: UsageLog, planned: Plan) -> EventBatch:
             )
         )
     numbered: list[RunEvent] = [
-        events.numbered(number, data) for number, data in enumerate(datas, 1)
+        events.numbered(number, data) for number, data in enumerate(texts, 1)
     ]
     return EventBatch(run=run, first=1, last=len(numbered), lines=events.to_lines(numbered))
 

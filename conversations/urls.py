@@ -1,6 +1,6 @@
 from django.urls import path
 
-from conversations.api import anthropic, complete, completions, models
+from conversations.api import anthropic, complete, completions, models, responses
 from conversations.views import attachments, chats, messages, replays, runs, tokens
 
 urlpatterns = [
@@ -36,6 +36,7 @@ urlpatterns = [
     path("v1/chat/completions", completions.chat_completions, name="chat_completions"),
     path("v1/messages", anthropic.create, name="messages"),
     path("v1/messages/count_tokens", anthropic.count_tokens, name="count_tokens"),
+    path("v1/responses", responses.create, name="responses"),
     path("api/v1/llm/complete/stream", complete.complete, name="complete"),
     path("v1/models", models.models, name="models"),
     path("v1/models/<path:slug>", models.model, name="model"),

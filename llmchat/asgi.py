@@ -30,7 +30,7 @@ from llmchat.viewers import finish, paced
 
 STREAMS = re.compile(
     r"^/((runs/[0-9a-f-]+/events|chat/stream|monitor/(live/events|test/delivery))/"
-    r"|v1/(chat/completions|messages)|api/v1/llm/complete/stream|monitor/activity/export\.(csv|json))$"
+    r"|v1/(chat/completions|messages|responses)|api/v1/llm/complete/stream|monitor/activity/export\.(csv|json))$"
 )
 LAST_TRACES = 1.0  # s for sending what is left of them
 SHUTDOWN_MARGIN = 8.0  # s beyond the grace that runs get, to store and close

@@ -1,7 +1,7 @@
 """The activity list as CSV and JSON, however long it is (contract M4, case A26).
 
-A portion at a time is read and written out in the database pool, in a transaction of its own, so
-that neither memory nor a connection is held for as long as a reader takes. Each run is there once:
+A portion at a time is read and written out, in a thread of the monitor's few, so that neither
+memory nor a thread nor a connection is held for as long as a reader takes. Each run is there once:
 those that ran when it began as running, or as ended if they had ended by the time their place
 came.
 """
@@ -19,8 +19,8 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 
-from conversations.background import in_database
 from monitor.activity import Filters, Position, Row, ended_before, running_now
+from monitor.reading import at_leisure
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ async def stream(viewer_id: int, filters: Filters, format: Format) -> AsyncItera
     is_first = True
     try:
         while True:
-            portion = await in_database(_portion)(
+            portion = await at_leisure(_portion)(
                 viewer_id, filters, format, before, running, is_first
             )
             running = portion.running

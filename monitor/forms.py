@@ -17,7 +17,7 @@ CODE_CHARACTERS = 40
 SLUG_CHARACTERS = 100
 FIRST_YEAR, LAST_YEAR = 1990, 2200  # beyond them, arithmetic on moments would overflow
 PERIODS = (7, 30, 90)  # days
-LONGEST_PERIOD = 3660  # days
+LONGEST_PERIOD = 366  # days
 
 ORIGINS = {
     Origin.CHAT: "Chat",

@@ -8,12 +8,11 @@ percentiles are of runs that were completed; of very many runs they are those of
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
@@ -33,15 +32,10 @@ from django.db.models import (
     When,
 )
 
-from conversations.background import in_database
 from conversations.models import Run, UsageLog
 from conversations.models.runs import UsageLogQuerySet
 from monitor.activity import of_user
-
-T = TypeVar("T")
-
-# Statistics read much: they wait for each other, and leave the pool of the chats alone.
-pool = ThreadPoolExecutor(2, thread_name_prefix="statistics")
+from monitor.reading import at_leisure
 
 PERCENTS: Final = (50, 95, 99)
 LATENCIES: Final = ("time_to_first_chunk", "processing_time", "tokens_per_second")
@@ -205,21 +199,21 @@ GROUPINGS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 async def statistics(scope: Scope) -> Statistics:
     by_day, by_both, errors = await asyncio.gather(
-        _read(figures, scope, GROUPINGS["day"]),
+        at_leisure(figures)(scope, GROUPINGS["day"]),
         # Of people and configurations there are few: one pass over the log gives both.
-        _read(figures, scope, {**GROUPINGS["user"], "slug": F("configuration")}),
-        _read(errors_by_code, scope),
+        at_leisure(figures)(scope, {**GROUPINGS["user"], "slug": F("configuration")}),
+        at_leisure(errors_by_code)(scope),
     )
     total = sum(by_day.values(), NOTHING)
     rate = sampling_rate(total.runs)
     if connection.vendor == "postgresql":
         slow = await asyncio.gather(
-            *(_read(sorted_latencies, scope, rate, keys) for keys in GROUPINGS.values())
+            *(at_leisure(sorted_latencies)(scope, rate, keys) for keys in GROUPINGS.values())
         )
         latencies = dict(zip(GROUPINGS, slow, strict=True))
     else:
-        latencies = await _read(counted_latencies, scope, rate)
-    names = await _read(usernames, [key[0] for key in by_both])
+        latencies = await at_leisure(counted_latencies)(scope, rate)
+    names = await at_leisure(usernames)([key[0] for key in by_both])
     days = {date.fromisoformat(str(key[0])): key for key in {*by_day, *latencies["day"]}}
     return Statistics(
         total=Line(None, total, latencies["total"].get((), UNKNOWN)),
@@ -239,10 +233,6 @@ async def statistics(scope: Scope) -> Statistics:
         errors=errors,
         sampled=None if rate == 1 else SAMPLE[connection.vendor],
     )
-
-
-def _read(function: Callable[..., T], *args: Any) -> Awaitable[T]:
-    return in_database(function, executor=pool)(*args)
 
 
 def figures(scope: Scope, keys: Mapping[str, Any]) -> dict[Key, Figures]:

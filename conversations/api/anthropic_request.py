@@ -18,10 +18,10 @@ from conversations.api.completions import (
     MOST_TOOLS,
     YES,
     Completion,
+    read_schema,
 )
 from conversations.api.fields import Fields, mapping, storable, text
 from conversations.api.messages import MOST_MESSAGES, MOST_PARTS, Draft
-from providers import schemas
 from providers.adapters.base import (
     ChatMessage,
     Effort,
@@ -142,11 +142,7 @@ def _schema(output: Fields | None) -> Schema | None:
         return None
     if asked.raw("type") != "json_schema":
         asked.refuse("type", "Give “json_schema” here.")
-    value = storable(asked.required("schema"), asked.place("schema"))
-    try:
-        return schemas.checked(value)
-    except schemas.BadSchema as error:
-        asked.refuse("schema", str(error))
+    return read_schema(asked)
 
 
 def _stops(call: Fields) -> tuple[str, ...]:

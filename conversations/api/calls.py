@@ -64,7 +64,7 @@ class Call:
 
     async def events(self) -> AsyncGenerator[Sequence[RunEvent], None]:
         """The events of the run as they come; nothing for a heartbeat is an empty batch. Raises
-        Refused when the caller is no longer welcome."""
+        Refused when the caller is no longer welcome, or the run was deleted."""
         rights = streams.Rights(lambda: callers.is_welcome(self._request, self._caller))
         async with aclosing(get_engine().journal.follow(self.run.pk)) as batches:
             async for batch in batches:
@@ -72,6 +72,8 @@ class Call:
                 yield batch
                 if not await rights.hold():
                     raise Refused(NO_LONGER)
+        if not self.has_ended:
+            raise Refused(GONE)
 
     async def begun(self) -> tuple[list[RunEvent], AsyncGenerator[Sequence[RunEvent], None]]:
         """Waits until an answer can begin: the provider has said something, or nothing for a

@@ -145,15 +145,18 @@ def configuration_named(caller: Caller, slug: str) -> Configuration:
     return found
 
 
-def check_abilities(configuration: Configuration, completion: Completion) -> None:
-    """Raises BadParameter for what the model cannot do, so far as is known."""
+def check_abilities(
+    configuration: Configuration, completion: Completion, place: str = "messages"
+) -> None:
+    """Raises BadParameter for what the model cannot do, so far as is known. `place` is that of
+    the messages in the call."""
     if completion.parameters.tools and not configuration.supports(Feature.TOOLS):
         raise BadParameter("tools", f"{configuration.name} cannot use tools.")
     if completion.is_saved and completion.drafts[-1].message.role not in ("user", "tool"):
-        raise BadParameter("messages", "To be saved, a conversation has to end with a question.")
+        raise BadParameter(place, "To be saved, a conversation has to end with a question.")
     has_images = any(draft.images for draft in completion.drafts)
     if has_images and not configuration.supports(Feature.VISION):
-        raise BadParameter("messages", f"{configuration.name} cannot see images.")
+        raise BadParameter(place, f"{configuration.name} cannot see images.")
 
 
 # ---- what is asked
@@ -179,12 +182,13 @@ def read(call: Fields, save: str = "") -> Completion:
         parameters=read_parameters(call),
         streams=streams,
         includes_usage=bool(options and options.flag("include_usage")),
-        is_saved=save.strip().lower() in YES or _wants_saving(call),
+        is_saved=save.strip().lower() in YES or wants_saving(call),
         ignored=sorted(name for name in call if name not in KNOWN and name.isidentifier())[:20],
     )
 
 
-def _wants_saving(call: Fields) -> bool:
+def wants_saving(call: Fields) -> bool:
+    """Whether the `metadata` of a call say that it is to be kept. Raises BadParameter."""
     metadata = call.inner("metadata")
     return metadata is not None and str(metadata.raw(SAVE_FIELD)).lower() in YES
 
@@ -247,12 +251,17 @@ def _format(call: Fields) -> tuple[Schema | None, bool]:
             told = asked.inner("json_schema")
             if told is None:
                 asked.refuse("json_schema", "Give {“name”, “schema”} here.")
-            value = storable(told.required("schema"), told.place("schema"))
-            try:
-                return schemas.checked(value, told.text("name", most=64) or ""), False
-            except schemas.BadSchema as error:
-                told.refuse("schema", str(error))
+            return read_schema(told), False
     asked.refuse("type", "Give one of text, json_object, json_schema here.")
+
+
+def read_schema(told: Fields) -> Schema:
+    """The schema in the field of this name, and its `name`. Raises BadParameter."""
+    value = storable(told.required("schema"), told.place("schema"))
+    try:
+        return schemas.checked(value, told.text("name", most=64) or "")
+    except schemas.BadSchema as error:
+        told.refuse("schema", str(error))
 
 
 def _tool(tool: Fields) -> JSONObject:
@@ -261,6 +270,12 @@ def _tool(tool: Fields) -> JSONObject:
     function = tool.inner("function")
     if function is None:
         tool.refuse("function", "Give {“name”, “description”, “parameters”} here.")
+    return {"type": "function", "function": read_function(function)}
+
+
+def read_function(function: Fields) -> JSONObject:
+    """A function that a model may call: name, description, parameters, strict. Raises
+    BadParameter."""
     name = function.text("name") or ""
     if not TOOL_NAME.fullmatch(name):
         function.refuse("name", "Give a name of up to 64 letters, digits, _ and - here.")
@@ -272,7 +287,7 @@ def _tool(tool: Fields) -> JSONObject:
         told["parameters"] = storable(mapping(function.raw("parameters"), place), place)
     if (strict := function.flag("strict")) is not None:
         told["strict"] = strict
-    return {"type": "function", "function": told}
+    return told
 
 
 def _choice(call: Fields, tools: Sequence[JSONObject]) -> str | JSONObject | None:

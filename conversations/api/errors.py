@@ -5,7 +5,7 @@ A provider's trouble is told apart from the caller's by its status, and has our 
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Final
@@ -173,7 +173,7 @@ def check_method(request: HttpRequest, *allowed: str) -> None:
         )
 
 
-View = Callable[..., Awaitable[HttpResponseBase]]
+View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
 def answering(shape: Callable[[Problem], HttpResponse]) -> Callable[[View], View]:

@@ -46,8 +46,21 @@ def read(call: Fields, name: str = "messages") -> list[Draft]:
         call.refuse(name, "Give at least one message.")
     drafts = [_draft(message) for message in messages]
     check_images(drafts, call, name)
-    _check_results(drafts, call, name)
+    check_results(drafts, call, name)
     return drafts
+
+
+async def prepared(drafts: Sequence[Draft]) -> tuple[Given, ...]:
+    """The same with their images made fit for a model. Raises BadParameter."""
+    if not any(draft.images for draft in drafts):
+        return tuple(Given(draft.message) for draft in drafts)
+    return await asyncio.get_running_loop().run_in_executor(_pool, _prepared, drafts)
+
+
+def prompt_of(drafts: Sequence[Draft]) -> str:
+    """The last thing that a user said: what a list of runs shows."""
+    said = [draft.message.content for draft in drafts if draft.message.role == "user"]
+    return said[-1] if said else ""
 
 
 def check_images(drafts: Sequence[Draft], call: Fields, name: str) -> None:
@@ -66,19 +79,6 @@ def image_bytes(data: str, fields: Fields, name: str) -> tuple[bytes, str]:
     if len(read) > settings.ATTACHMENT_MAX_BYTES:
         fields.refuse(name, f"An image may have {settings.ATTACHMENT_MAX_BYTES:,} bytes at most.")
     return read, fields.place(name)
-
-
-async def prepared(drafts: Sequence[Draft]) -> tuple[Given, ...]:
-    """The same with their images made fit for a model. Raises BadParameter."""
-    if not any(draft.images for draft in drafts):
-        return tuple(Given(draft.message) for draft in drafts)
-    return await asyncio.get_running_loop().run_in_executor(_pool, _prepared, drafts)
-
-
-def prompt_of(drafts: Sequence[Draft]) -> str:
-    """The last thing that a user said: what a list of runs shows."""
-    said = [draft.message.content for draft in drafts if draft.message.role == "user"]
-    return said[-1] if said else ""
 
 
 def _draft(fields: Fields) -> Draft:
@@ -119,14 +119,15 @@ def _question(fields: Fields) -> Draft:
                 said.append(part.text(kind) or "")
             case "image_url":
                 part.required("image_url")
-                images.append(_image(part))
+                images.append(read_image(part))
             case _:
                 part.refuse("type", "Give a part of the type text or image_url here.")
     return Draft(ChatMessage("user", "\n".join(said)), images)
 
 
-def _image(part: Fields) -> tuple[bytes, str]:
-    """The bytes in a data URL. No other address is asked: that would be for the server to fetch."""
+def read_image(part: Fields) -> tuple[bytes, str]:
+    """The bytes in the data URL of a part, and its place. No other address is asked: that would be
+    for the server to fetch. Raises BadParameter."""
     told = part.raw("image_url")
     inner = Fields({"url": told}, part.place("image_url")) if isinstance(told, str) else None
     inner = inner or part.inner("image_url")
@@ -158,7 +159,7 @@ def _call(fields: Fields) -> ToolCall:
     )
 
 
-def _check_results(drafts: Sequence[Draft], call: Fields, name: str) -> None:
+def check_results(drafts: Sequence[Draft], call: Fields, name: str) -> None:
     """Each result belongs to a call before it: providers refuse others in words of their own."""
     made: set[str] = set()
     for index, draft in enumerate(drafts):

@@ -7,15 +7,15 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_safe
 
-from conversations import sse
+from conversations import board, sse
 from conversations.background import in_database
-from conversations.board import STALLED_AFTER
 from conversations.engine import get_engine
-from conversations.models import Origin
 from conversations.views import streams
 from conversations.views.answers import endpoint, page, signed_in
 from monitor import live
 from monitor.forms import ORIGINS
+
+MADE_FOR = {str(origin): label for origin, label in ORIGINS.items()}
 
 
 @require_safe
@@ -23,18 +23,18 @@ from monitor.forms import ORIGINS
 async def monitor_live(request: HttpRequest) -> HttpResponse:
     """The runs as they are now; the page's script keeps them up to date. Staff see everybody's."""
     user = await in_database(signed_in)(request)
-    board = get_engine().board
-    await board.look()
-    news = board.news(None if user.is_staff else user.pk)
+    live_board = get_engine().board
+    await live_board.look()
+    news = live_board.news(None if user.is_staff else user.pk)
     shown = {
         "active": "live",
         "total": news.total,
         "rows": [
-            {**entry.fields, "origin": ORIGINS[Origin(entry.fields["origin"])]}
+            {**entry.fields, "origin": MADE_FOR.get(entry.fields["origin"], "")}
             for entry in news.entries
         ],
-        "stalled_after": round(STALLED_AFTER),
-        "origins": json.dumps(ORIGINS),
+        "stalled_after": round(board.STALLED_AFTER),
+        "origins": json.dumps(MADE_FOR),
         "no_run": UUID(int=0),  # stands in addresses for the id of a run
     }
     return await in_database(render)(request, "monitor/live.html", shown)
@@ -46,6 +46,6 @@ async def live_events(request: HttpRequest) -> HttpResponseBase:
     """The same as a stream of events, `{"type": "runs"}` (`board.News.text`)."""
     user = await in_database(signed_in)(request)
     streams.check_room(user.pk)
-    board = get_engine().board
-    await board.look()
-    return sse.response(live.updates(request, user, board))
+    live_board = get_engine().board
+    await live_board.look()
+    return sse.response(live.updates(request, user, live_board))

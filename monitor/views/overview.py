@@ -11,7 +11,8 @@ from conversations import accounting
 from conversations.background import in_database
 from conversations.models import Run
 from conversations.views.answers import page, signed_in
-from monitor.statistics import NOTHING, Period, Scope, figures, pool
+from monitor.reading import at_leisure
+from monitor.statistics import NOTHING, Period, Scope, figures
 
 CHECKED_DAYS = 7
 
@@ -22,7 +23,7 @@ async def overview_page(request: HttpRequest) -> HttpResponse:
     """Tiles with the figures of today (UTC) and the difference of the accounting; the way to the
     other pages. Staff see everybody's, other people their own."""
     user = await in_database(signed_in)(request)
-    shown = await in_database(_found, executor=pool)(user)
+    shown = await at_leisure(_found)(user)
     return await in_database(render)(request, "monitor/overview.html", shown)
 
 

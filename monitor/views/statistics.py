@@ -1,5 +1,6 @@
 """What was used, and how fast it came, as charts and tables."""
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
@@ -33,7 +34,7 @@ async def statistics_page(request: HttpRequest) -> HttpResponse:
             user, form.period, form.cleaned_data["user"], form.cleaned_data["configuration"]
         )
         shown |= figures_shown(await found.statistics(scope))
-        shown |= {"period": form.period, "periods": _periods(form)}
+        shown |= {"period": form.period, "periods": _periods(form), "within": _within(form)}
     else:
         shown["periods"] = [(days, f"?days={days}", False) for days in PERIODS]
     return await in_database(_render)(request, user, form, shown)
@@ -49,14 +50,23 @@ def _render(
     return render(request, "monitor/statistics.html", shown, status=status)
 
 
+def _within(form: PeriodForm) -> str:
+    """The same period and filters as fields of the list of runs."""
+    period = form.period
+    return urlencode({"from": period.first, "to": period.last + timedelta(days=1), **_kept(form)})
+
+
+def _kept(form: PeriodForm) -> dict[str, str]:
+    names = ("user", "configuration")
+    return {name: form.cleaned_data[name] for name in names if form.cleaned_data[name]}
+
+
 def _periods(form: PeriodForm) -> list[tuple[int, str, bool]]:
     """For each period on offer its days, its address, and whether it is the one shown."""
-    kept = {name: form.cleaned_data[name] for name in ("user", "configuration")}
-    kept = {name: value for name, value in kept.items() if value}
     return [
         (
             days,
-            f"{reverse('statistics')}?{urlencode({'days': days, **kept})}",
+            f"{reverse('statistics')}?{urlencode({'days': days, **_kept(form)})}",
             days == form.chosen_days,
         )
         for days in PERIODS

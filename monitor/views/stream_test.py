@@ -1,5 +1,6 @@
 """The stream test page: one run without a session, and what the way does to a stream."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -87,10 +88,15 @@ async def delivery_test(request: HttpRequest) -> HttpResponseBase:
     if not form.is_valid():
         return invalid(form)
     streams.check_room(user.pk)
-    return sse.response(_counted(user.pk, form.probe))
+    return sse.response(_counted(request, user.pk, form.probe))
 
 
-async def _counted(user_id: int, probe: delivery.Probe) -> Any:
+async def _counted(
+    request: HttpRequest, user_id: int, probe: delivery.Probe
+) -> AsyncIterator[bytes]:
+    rights = streams.Rights(lambda: streams.is_signed_in(request))
     with streams.counted(user_id):
         async for frame in delivery.frames(probe):
             yield frame
+            if not await rights.hold():
+                return

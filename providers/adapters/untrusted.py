@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
 
-# No count or price is larger; it keeps nonsense out of databases whose integers have an end.
-_LARGEST: Final = 10**12
+# Larger ones are nonsense, and would not fit into the database: not even the sum of three counts.
+_MOST_TOKENS: Final = 500_000_000
+_MOST_MONEY: Final = 10_000_000
 
 
 def text(value: Any) -> str:
@@ -33,7 +34,7 @@ def count(value: Any) -> int | None:
     """The whole number from 0 up, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
-    if not 0 <= value <= _LARGEST:
+    if not 0 <= value <= _MOST_TOKENS:
         return None
     return int(value) if value == int(value) else None
 
@@ -42,4 +43,4 @@ def money(value: Any) -> Decimal | None:
     """The amount from 0 up, exactly as it was written; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
-    return Decimal(value) if 0 <= value <= _LARGEST else None
+    return Decimal(value) if 0 <= value <= _MOST_MONEY else None

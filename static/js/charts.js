@@ -14,7 +14,7 @@ function watch(chart) {
     days[at]?.classList.remove("is-read");
     at = next;
     days[at]?.classList.add("is-read");
-    reading.textContent = days[at]?.dataset.day ?? words;
+    reading.textContent = days[at]?.querySelector("title").textContent ?? words;
   }
 
   for (const name of ["pointermove", "pointerdown"]) { // a finger does not move first

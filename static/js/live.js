@@ -9,10 +9,10 @@ import { fragment } from "./fragments.js";
 import { isSignedOut, post, refusal, SIGNED_OUT } from "./requests.js";
 
 const TICK = 1_000; // ms
-const LINGER = 5_000; // ms that an ended run is still shown
+const LINGER = 4_000; // ms that an ended run is still shown
 const FIRST_WAIT = 1_000; // ms before the server is tried again
 const LONGEST_WAIT = 15_000;
-const SILENT = 6_000; // ms after which a connection that has brought nothing is doubted
+const SILENT = 4_000; // ms after which a connection that has brought nothing is doubted
 const HIDDEN = 60_000; // ms after which a page that nobody sees lets go of its connection
 
 const STATES = {

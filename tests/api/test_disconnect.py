@@ -159,3 +159,19 @@ def test_each_server_tells_when_a_client_has_left(
         with httpx.Client(base_url=url, headers=headers, trust_env=False) as program:
             left_at = give_up(program, call(stream=streams), provider.wait_for_request)
         assert provider.wait_for_close() - left_at < 2
+
+
+@of_the_double
+def test_a_stream_whose_run_is_deleted_does_not_end_as_if_it_were_whole(
+    http: httpx.Client, provider: Provider
+):
+    provider.reply(head(), send(openai_chunk("some words")), hang())
+    read = ""
+    with http.stream("POST", PATH, json=call(stream=True)) as response:
+        for text in response.iter_text():
+            read += text
+            if "some words" in text:
+                Run.objects.all().delete()
+    assert '"code":"NOT_FOUND"' in read
+    assert '"finish_reason":"stop"' not in read
+    provider.wait_for_close()

@@ -1,5 +1,6 @@
 """Every run has one usage row that says all that is needed to check its cost later (D1, P7)."""
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -8,7 +9,16 @@ import pytest
 from conversations.models import Run, UsageLog
 from providers.models import Configuration
 from tests.people import Person
-from tests.servers.provider import Provider, hang, head, json_answer, openai_answer
+from tests.servers.provider import (
+    OPENAI_DONE,
+    Provider,
+    hang,
+    head,
+    json_answer,
+    openai_answer,
+    openai_chunk,
+    send,
+)
 
 pytestmark = pytest.mark.contract("P7")
 
@@ -67,3 +77,21 @@ def test_a_run_that_fails_or_is_stopped_has_its_row_with_the_prices_too(
     assert (row.input_price, row.output_price) == (1, 2)
     assert row.status == Run.objects.get(pk=run["run_id"]).status != Run.Status.DONE
     assert row.origin == "chat"
+
+
+@pytest.mark.contract("R7")
+@pytest.mark.parametrize("count", [10**9, 2**31, 10**12, 10**30])
+def test_a_count_that_cannot_be_is_not_taken_and_the_run_ends_all_the_same(
+    count: int, ada: Person, openai: Configuration, provider: Provider
+):
+    usage = {"prompt_tokens": count, "completion_tokens": count, "cost": count}
+    chunk = {"choices": [], "usage": usage}
+    provider.reply(
+        head(),
+        send(openai_chunk("fine", finish="stop")),
+        send(f"data: {json.dumps(chunk)}\n\n"),
+        send(OPENAI_DONE),
+    )
+    row = usage_after(ada)
+    assert (row.status, row.is_estimated, row.cost_source) == ("done", True, "estimated")
+    assert row.completion_tokens == 1

@@ -7,12 +7,10 @@ from io import StringIO
 from urllib.parse import urljoin, urlsplit
 
 import pytest
-from cryptography.fernet import Fernet
 from django.core.management import call_command, get_commands
 
 from providers import seeding
 from providers.adapters import demo, registry
-from providers.models import Configuration
 from tests.servers.processes import ROOT
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -163,21 +161,6 @@ def test_health_is_told_without_a_login(client):
     assert answer.status_code == 200
     assert answer.json()["status"] == "ok"
     assert json.dumps(answer.json()) in TEXTS["docs/operations.md"]
-
-
-@pytest.mark.django_db
-def test_keys_encrypted_by_an_old_key_are_encrypted_again_as_the_readme_says(settings):
-    (script,) = re.findall(r"shell -v 0 -c '\n(.+?)'\n", TEXTS["README.md"], re.DOTALL)
-    row = Configuration(slug="a", name="A", kind="openai", model="m")
-    row.set_api_key("sk-0123456789")
-    row.save()
-    Configuration.objects.create(slug="b", name="B", kind="demo", model="demo")
-    new = Fernet.generate_key().decode()
-    settings.ENCRYPTION_KEYS = [new, *settings.ENCRYPTION_KEYS]
-    exec(script, {})
-    settings.ENCRYPTION_KEYS = [new]
-    assert Configuration.objects.get(slug="a").api_key.reveal() == "sk-0123456789"
-    assert not Configuration.objects.get(slug="b").api_key
 
 
 # ---- The composition

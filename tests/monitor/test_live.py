@@ -1,5 +1,6 @@
 """The live board: all runs in flight, pushed, for who may see them (M4, R10, G7)."""
 
+import asyncio
 import json
 import threading
 import time
@@ -10,20 +11,23 @@ from uuid import UUID
 
 import httpx
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 
-from conversations import board, runs
+from conversations import board, redis_board, runs
 from conversations.background import in_database
 from conversations.engine import get_engine
 from conversations.models import Run
 from conversations.planning import Asked
+from conversations.redis_board import RedisRelay
 from conversations.views import streams
 from providers.models import Configuration
 from tests.people import Person, lines_of
 from tests.servers.app import AppServer
 from tests.servers.processes import ROOT
 from tests.servers.provider import Provider, hang, head, openai_chunk, send, until
+from tests.servers.redis import RedisServer
 from tests.servers.sites import Site, two_processes
 
 DEADLINE = 10.0  # s
@@ -301,6 +305,55 @@ async def test_a_run_of_a_process_that_tells_nothing_is_shown_without_figures(
     # Who saw the board long ago is told all, and not what has ended since.
     alone.number += board.KEPT_LOOKS + 1
     assert alone.news(None, 3) == board.News(alone.number, True, [], [], 0)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_of_too_many_runs_the_oldest_are_shown_and_all_are_counted(
+    make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(board, "MOST_RUNS", 2)
+    ada = await sync_to_async(make_user)("ada")
+    started = [await Run.objects.acreate(model=str(number), user=ada) for number in range(3)]
+    alone = board.Board(UUID(int=1), lambda: [], relay=None)
+    await alone.look()
+    news = alone.news(ada.pk)
+    assert [entry.fields["model"] for entry in news.entries] == ["0", "1"]
+    assert news.total == 3
+    assert alone.news(0).total == 0
+    # One that ends makes room for the next.
+    await Run.objects.filter(pk=started[0].pk).aupdate(status="done")
+    alone._looked_at = 0
+    await alone.look()
+    news = alone.news(ada.pk, 1)
+    assert [entry.fields["model"] for entry in news.entries] == ["2"]
+    assert [(end.run_id, end.status) for end in news.ends] == [(started[0].pk, "done")]
+
+
+async def test_a_board_that_closes_sends_its_viewers_away():
+    alone = board.Board(UUID(int=1), lambda: [], relay=None)
+    async with asyncio.timeout(DEADLINE):
+        asyncio.get_running_loop().call_soon(alone.close)
+        await alone.wait(0, 10 * DEADLINE)
+    assert alone.is_closed
+
+
+async def test_without_redis_the_board_goes_without_the_figures_of_others(redis: RedisServer):
+    relay = RedisRelay(redis.url)
+    me, other = UUID(int=1), UUID(int=2)
+    figures = board.Progress(UUID(int=3), 2.0, 0.5, 1.0, 10, 3, 3.0, has_output=True, attempt=1)
+    await relay.tell(other, [figures])
+    assert await relay.ask([me, other]) == []  # nobody had looked
+    await relay.tell(other, [figures])
+    assert await relay.ask([me, other]) == [figures]
+    redis.stop()
+    assert await relay.ask([me, other]) == []
+    await relay.tell(other, [figures])
+    await relay.aclose()
+
+
+@pytest.mark.parametrize("text", ["{}", "[{}]", '[{"run_id":"1"}]', "nothing", "[1]", "null"])
+def test_what_a_process_of_another_version_has_told_is_passed_over(text: str):
+    assert redis_board._read(text) == []
 
 
 @pytest.mark.contract("M4")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from html import unescape
 from typing import Any
 from uuid import UUID
 
@@ -192,6 +193,9 @@ def test_the_page_has_charts_and_the_same_figures_in_tables(ada: User, boss: Use
     cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", table.split("<tbody>")[1], re.S)
     text = [re.sub(r"<[^>]+>", "", cell).strip() for cell in cells]
     assert text[:6] == ["Tue 10 Mar 2026", "3", "1", "30", "15", "$0.50 + 1 unknown"]
+    (to_runs,) = re.findall(r'href="(/monitor/activity/\?code=[^"]+)"', page)
+    failed = signed_in(boss).get(unescape(to_runs)).context["rows"]
+    assert [one.code for one in failed] == ["TIMEOUT"]
     # A strict policy holds on the page: nothing in it needs inline script or style.
     assert not re.search(r"<script(?![^>]*src=)|\sstyle=|<style|\son\w+=", page)
 
