@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -125,62 +125,65 @@ def _value(name: str, value: Any) -> Any:
     return str(value)
 
 
-async def stream(viewer_id: int, filters: Filters, format: Format) -> AsyncIterator[bytes]:
-    """The bytes of the whole list. Where the database or the person goes in between, it ends
-    with what says so."""
-    yield format.head
-    before: Position | None = None
-    running: list[Row] | None = None
-    is_first = True
-    try:
-        while True:
-            portion = await at_leisure(_portion)(
-                viewer_id, filters, format, before, running, is_first
-            )
-            running = portion.running
-            if portion.text:
-                is_first = False
-                yield portion.text
-            if portion.last is None:
-                break
-            before = portion.last
-    except Exception:  # of any kind: a reader must not take a part for the whole
-        log.exception("An export broke off.")
-        yield format.broken
-        return
-    yield format.foot
-
-
-@dataclass(frozen=True, slots=True)
-class _Portion:
-    text: bytes
-    running: list[Row]  # those whose place has not come yet
-    last: Position | None  # None: there is no more
-
-
-def _portion(
+def stream(
     viewer_id: int,
     filters: Filters,
     format: Format,
-    before: Position | None,
-    running: list[Row] | None,
-    is_first: bool,
-) -> _Portion:
-    viewer = _viewer(viewer_id)
-    if running is None:
-        running = running_now(viewer, filters)
-    ended = list(ended_before(viewer, filters, before, PORTION))
-    known = {row.run_id for row in ended}
-    running = [row for row in running if row.run_id not in known]
-    last = ended[-1].position if len(ended) == PORTION else None
-    here = [row for row in running if last is None or row.position > last]
-    rows = sorted([*ended, *here], key=lambda row: row.position, reverse=True)
-    return _Portion(format.rows(rows, is_first), running[len(here) :], last)
+    is_allowed: Callable[[], bool] = lambda: True,
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of the whole list. Where the database goes away in between, or the person, or
+    `is_allowed` (which may read the database) says so, it ends with what tells that it broke off."""
+    return _Export(viewer_id, filters, format, is_allowed).parts()
 
 
-def _viewer(viewer_id: int) -> AbstractBaseUser:
-    """The person as they are now: rights are asked for again with each portion."""
-    person = get_user_model().objects.filter(pk=viewer_id, is_active=True).first()
-    if person is None:
-        raise NoLongerAllowed
-    return person
+class _Export:
+    """One reading of the list, and how far it has come."""
+
+    def __init__(
+        self, viewer_id: int, filters: Filters, format: Format, is_allowed: Callable[[], bool]
+    ) -> None:
+        self._viewer_id = viewer_id
+        self._filters = filters
+        self._format = format
+        self._is_allowed = is_allowed
+        self._before: Position | None = None
+        self._running: list[Row] | None = None  # those whose place has not come yet
+        self._is_first = True
+        self._is_over = False
+
+    async def parts(self) -> AsyncGenerator[bytes, None]:
+        yield self._format.head
+        try:
+            while not self._is_over:
+                if text := await at_leisure(self._portion)():
+                    yield text
+        except Exception:  # of any kind: a reader must not take a part for the whole
+            log.exception("An export broke off.")
+            yield self._format.broken
+            return
+        yield self._format.foot
+
+    def _portion(self) -> bytes:
+        viewer = self._viewer()
+        running = self._running
+        if running is None:
+            running = running_now(viewer, self._filters)
+        ended = list(ended_before(viewer, self._filters, self._before, PORTION))
+        known = {row.run_id for row in ended}
+        running = [row for row in running if row.run_id not in known]
+        self._is_over = len(ended) < PORTION
+        if not self._is_over:
+            self._before = ended[-1].position
+        here = [row for row in running if self._is_over or row.position > ended[-1].position]
+        self._running = running[len(here) :]
+        rows = sorted([*ended, *here], key=lambda row: row.position, reverse=True)
+        text = self._format.rows(rows, self._is_first)
+        self._is_first = self._is_first and not text
+        return text
+
+    def _viewer(self) -> AbstractBaseUser:
+        """The person as they are now: rights are asked for again with each portion."""
+        person = get_user_model().objects.filter(pk=self._viewer_id, is_active=True).first()
+        if person is None or not self._is_allowed():
+            raise NoLongerAllowed
+        return person

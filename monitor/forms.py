@@ -57,6 +57,17 @@ class MomentField(forms.DateTimeField):
         return moment
 
 
+class PositionField(forms.CharField):
+    """The place of a run in the list, as a `Position` writes itself."""
+
+    def clean(self, value: Any) -> Position | None:
+        text = super().clean(value)
+        try:
+            return Position.parse(text) if text else None
+        except ValueError:
+            raise ValidationError("This is no page of the list.") from None
+
+
 class FilterForm(PlainForm):
     """Which runs are asked for. Blank fields mean any; texts are matched as they are."""
 
@@ -73,26 +84,16 @@ class FilterForm(PlainForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Words of Python, or of the language of those who type them: `from` is one of both.
-        self.fields["from"] = MomentField(label="From", required=False)
+        self.fields["from"] = MomentField(label="From", required=False)  # no name for an attribute
         self.fields["to"] = MomentField(label="Before", required=False)
-        self.fields["before"] = _text("Page", 100)
-        self.fields["after"] = _text("Page", 100)
+        self.fields["before"] = PositionField(label="Page", required=False)
+        self.fields["after"] = PositionField(label="Page", required=False)
 
     def clean(self) -> dict[str, Any]:
         data = super().clean()
         if data.get("from") and data.get("to") and data["from"] >= data["to"]:
             self.add_error("to", "This is not after the beginning of the period.")
         return data
-
-    def _clean_fields(self) -> None:
-        super()._clean_fields()  # type: ignore[misc]  # Django's own, without types
-        for name in ("before", "after"):
-            if text := self.cleaned_data.get(name):
-                try:
-                    self.cleaned_data[name] = Position.parse(text)
-                except ValueError:
-                    self.add_error(name, "This is no page of the list.")
 
     @property
     def filters(self) -> Filters:
@@ -112,7 +113,7 @@ class FilterForm(PlainForm):
     @property
     def position(self) -> tuple[Position | None, Position | None]:
         """The rows before and after which the page is. Only for a valid form."""
-        return self.cleaned_data["before"] or None, self.cleaned_data["after"] or None
+        return self.cleaned_data["before"], self.cleaned_data["after"]
 
     @property
     def told(self) -> dict[str, str]:

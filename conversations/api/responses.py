@@ -48,7 +48,7 @@ def _check(request: HttpRequest) -> tuple[Caller, Wanted, Configuration]:
     save = request.headers.get(completions.SAVE_HEADER, "")
     wanted = responses_request.read(body_of(request), save)
     configuration = completions.configuration_named(caller, wanted.model)
-    completions.check_abilities(configuration, wanted)
+    completions.check_abilities(configuration, wanted, "input")
     return caller, wanted, configuration
 
 
@@ -160,10 +160,10 @@ class Answer:
             case "tool_call":
                 yield from self._tool_call(event)
             case "done":
-                for item in self._items:
-                    yield from self._close(item)
                 ended = self._ended(event.fields)
                 name = "completed" if ended["status"] == "completed" else "incomplete"
+                for item in self._items:
+                    yield from self._close(item, name)
                 yield self._data(f"response.{name}", {"response": ended}, event)
             case "error":
                 yield self.failure(Problem.of_end(event.fields))
@@ -206,7 +206,7 @@ class Answer:
             yield from self._close(self._reasoning)
             self._reasoning = None  # what is thought after this is an item of its own
 
-    def _close(self, item: Item) -> Iterator[bytes]:
+    def _close(self, item: Item, status: str = "completed") -> Iterator[bytes]:
         if not item.is_open:
             return
         item.is_open = False
@@ -222,9 +222,8 @@ class Answer:
             case _:
                 told = {**_place(item), "name": item.fields["name"], "arguments": item.text}
                 yield self._data("response.function_call_arguments.done", told)
-        yield self._data(
-            "response.output_item.done", {"output_index": item.index, "item": item.shown()}
-        )
+        told = {"output_index": item.index, "item": item.shown(status)}
+        yield self._data("response.output_item.done", told)
 
     # ---- items, and the response around them
 
@@ -257,7 +256,8 @@ class Answer:
             status, why = "incomplete", {"reason": INCOMPLETE[reason]}
         elif done["stopped"]:
             status = "cancelled"
-        ended = self._response(status, [item.shown() for item in self._items])
+        each = "completed" if status == "completed" else "incomplete"
+        ended = self._response(status, [item.shown(each) for item in self._items])
         return {**ended, "incomplete_details": why, "usage": _usage(done["metrics"])}
 
     def _response(self, status: str, output: Sequence[JSONObject] = ()) -> JSONObject:
@@ -304,7 +304,7 @@ def _usage(metrics: JSONObject) -> JSONObject:
     told = completions.usage(metrics)
     return {
         "input_tokens": told["prompt_tokens"],
-        "input_tokens_details": told["prompt_tokens_details"],
+        "input_tokens_details": {**told["prompt_tokens_details"], "cache_write_tokens": 0},
         "output_tokens": told["completion_tokens"],
         "output_tokens_details": told["completion_tokens_details"],
         "total_tokens": told["total_tokens"],

@@ -4,9 +4,9 @@ Source: OpenAI API reference, "Create a model response". Conversations are kept 
 with Chat Completions: what would need an earlier response is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from conversations.api import messages
 from conversations.api.completions import (
@@ -140,21 +140,28 @@ def _drafts(call: Fields) -> list[Draft]:
     if isinstance(given, str):
         items = [Draft(ChatMessage("user", text(given, "input")))]
     else:
-        items = _joined(
-            draft
-            for item in call.each("input", most=MOST_MESSAGES)
-            if (draft := _draft(item)) is not None
-        )
+        items = _joined(_each(call.each("input", most=MOST_MESSAGES)))
     if not items:
         call.refuse("input", "Give a text, or at least one message.")
     messages.check_images(items, call, "input")
-    messages.check_results(items, call, "input")
     if instructions := call.text("instructions"):
         items.insert(0, Draft(ChatMessage("system", instructions)))
     return items
 
 
-def _joined(drafts: Any) -> list[Draft]:
+def _each(items: Sequence[Fields]) -> Iterator[Draft]:
+    """The messages of items. Each result belongs to a call before it."""
+    made: set[str] = set()
+    for item in items:
+        if (draft := _draft(item)) is None:
+            continue
+        made.update(call.id for call in draft.message.tool_calls)
+        if draft.message.role == "tool" and draft.message.tool_call_id not in made:
+            item.refuse("call_id", "No item before this one is a function_call with this id.")
+        yield draft
+
+
+def _joined(drafts: Iterable[Draft]) -> list[Draft]:
     """The messages of items, of which an answer and each of its tool calls are one apiece."""
     joined: list[Draft] = []
     for draft in drafts:

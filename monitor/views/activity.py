@@ -1,6 +1,9 @@
 """The list of all runs that a person may see, and its exports."""
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,6 +14,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_safe
 
 from conversations.background import in_database
+from conversations.views import streams
 from conversations.views.answers import endpoint, invalid, is_htmx, page, signed_in
 from monitor import activity as runs
 from monitor import exports
@@ -76,10 +80,12 @@ async def activity_export(request: HttpRequest, kind: str) -> HttpResponseBase:
     form = FilterForm(request.GET.dict())
     if not form.is_valid():
         return invalid(form)
+    streams.check_room(user.pk)
     format = {"csv": exports.CSV, "json": exports.JSON}[kind]
     name = f"llmchat-activity-{datetime.now(UTC):%Y-%m-%d}.{kind}"
+    is_allowed = partial(streams.is_signed_in, request)
     return StreamingHttpResponse(
-        exports.stream(user.pk, form.filters, format),
+        _counted(user.pk, exports.stream(user.pk, form.filters, format, is_allowed)),
         content_type=format.content_type,
         headers={
             "Content-Disposition": f'attachment; filename="{name}"',
@@ -88,3 +94,11 @@ async def activity_export(request: HttpRequest, kind: str) -> HttpResponseBase:
             "X-Accel-Buffering": "no",
         },
     )
+
+
+async def _counted(user_id: int, parts: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """An export counts among the streams that a person may have open."""
+    with streams.counted(user_id):
+        async with aclosing(parts):
+            async for part in parts:
+                yield part

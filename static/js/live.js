@@ -5,7 +5,7 @@
  */
 
 import { count, seconds } from "./format.js";
-import { fragment } from "./fragments.js";
+import { announce, fragment } from "./fragments.js";
 import { isSignedOut, post, refusal, SIGNED_OUT } from "./requests.js";
 
 const TICK = 1_000; // ms
@@ -129,6 +129,7 @@ function take({ whole, total, runs: told, ended }) {
   for (const fields of told) {
     const id = fields.run_id;
     const known = runs.get(id) ?? { row: newRow(id) };
+    announce("live:run", { before: known.fields, now: fields });
     Object.assign(known, { fields, heardAt: performance.now() });
     runs.set(id, known);
     if (!known.row.isConnected) body.append(known.row);
@@ -138,6 +139,8 @@ function take({ whole, total, runs: told, ended }) {
     const run = runs.get(id);
     if (!run || run.end) continue;
     Object.assign(run, { end: status, endedAt: performance.now() });
+    const age = run.fields.age + (run.endedAt - run.heardAt) / 1_000;
+    announce("live:end", { last: run.fields, status, age });
     tick(run);
     setTimeout(() => {
       remove(id);
@@ -175,6 +178,7 @@ function say(state) {
   if (place.dataset.state === state) return;
   place.dataset.state = state;
   place.textContent = CONNECTION[state];
+  announce("live:connection", { state });
 }
 
 function connect() {

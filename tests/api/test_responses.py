@@ -65,7 +65,7 @@ def test_it_gets_an_answer_in_one_piece(client: Any, provider: Provider):
     answer = client.responses.create(**asking(instructions="Be brief.", max_output_tokens=9))
     assert answer.output_text == "Hello there"
     assert [item.type for item in answer.output] == ["reasoning", "message"]
-    assert answer.output[0].content[0].text == "hm"
+    assert answer.output[0].summary[0].text == "hm"
     assert (answer.status, answer.model, answer.error) == ("completed", "double", None)
     assert (answer.instructions, answer.max_output_tokens) == ("Be brief.", 9)
     assert answer.store is False
@@ -86,19 +86,21 @@ def test_it_gets_an_answer_in_one_piece(client: Any, provider: Provider):
 def test_it_gets_an_answer_as_a_stream(client: Any, provider: Provider):
     provider.reply(*openai_answer("Hello", " there", reasoning=["hm"]))
     events = list(client.responses.create(**asking(stream=True)))
-    item = ["response.output_item.added", "response.content_part.added"]
-    end = ["response.content_part.done", "response.output_item.done"]
     assert types(events) == [
         "response.created",
         "response.in_progress",
-        *item,
-        "response.reasoning_text.delta",
-        "response.reasoning_text.done",
-        *end,
-        *item,
+        "response.output_item.added",
+        "response.reasoning_summary_part.added",
+        "response.reasoning_summary_text.delta",
+        "response.reasoning_summary_text.done",
+        "response.reasoning_summary_part.done",
+        "response.output_item.done",
+        "response.output_item.added",
+        "response.content_part.added",
         "response.output_text.delta",
         "response.output_text.done",
-        *end,
+        "response.content_part.done",
+        "response.output_item.done",
         "response.completed",
     ]
     assert [event.sequence_number for event in events] == list(range(len(events)))

@@ -50,6 +50,16 @@ def test_staff_watch_a_run_from_its_start_and_stop_it(
     # It goes after a moment, and the page says again that there is nothing.
     expect(page.get_by_role("row")).to_have_count(0)
     expect(page.get_by_text("No answer is being written.")).to_be_visible()
+    lines = page.locator("[data-console] .console-text")
+    expect(lines).to_have_text(
+        [
+            "Connected",
+            re.compile("^Started · ada, double, run [0-9a-f]{8}$"),
+            re.compile("^First chunk after .* · ada, double"),
+            *([re.compile("^Is being stopped")] if lines.count() == 5 else []),
+            re.compile("^Stopped after .*, ≈3 tokens so far · ada, double"),
+        ]
+    )
 
 
 @pytest.mark.contract("M4")

@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from conversations.models import Run, UsageLog
+from conversations.views import streams
 from llmchat.asgi import STREAMS
 from monitor import activity, exports
 from monitor.activity import Filters
@@ -258,3 +259,25 @@ def test_reading_costs_a_query_a_portion_and_none_ahead_of_the_reader(
 @pytest.mark.parametrize("kind", ["csv", "json"])
 def test_a_slow_reader_is_waited_for_as_in_every_stream(kind: str):
     assert STREAMS.match(f"/monitor/activity/export.{kind}")
+
+
+def test_files_count_among_the_streams_of_a_person(ada: Person, settings: Any):
+    user = User.objects.get()
+    with streams.counted(user.pk):
+        settings.STREAMS_PER_USER = 1
+        refused = ada.get("/monitor/activity/export.csv")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+    assert ada.get("/monitor/activity/export.csv").status_code == 200
+
+
+def test_a_file_ends_where_its_reader_signs_out(
+    make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+):
+    user = make_user("ada")
+    monkeypatch.setattr(exports, "PORTION", 10)
+    UsageLog.objects.bulk_create(row(user, NOON + timedelta(seconds=n)) for n in range(35))
+    answers = iter([True, True, False])
+    parts = exports.stream(user.pk, Filters(), exports.CSV, lambda: next(answers))
+    text = asyncio.run(collected(parts)).decode()
+    assert len(table(text)) == 21
+    assert text.splitlines()[-1].startswith("INCOMPLETE")
