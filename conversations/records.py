@@ -10,6 +10,7 @@ from django.utils import timezone
 from conversations.models import ProviderCall
 from providers.records import Exchange
 
+MOST_PACKED = 1024 * 1024  # bytes of a body that are made smaller
 PORTION = 500  # rows that are deleted in one transaction
 # What a call that was stored when it was sent gets when it is over.
 LATER_FIELDS = [
@@ -33,7 +34,7 @@ def row_of(run_id: UUID, exchange: Exchange) -> ProviderCall:
         method=exchange.method,
         url=exchange.url,
         headers=exchange.headers,
-        body=zlib.compress(exchange.kept_body),
+        body=_packed(exchange.kept_body),
         body_length=len(exchange.body),
         body_sha256=exchange.body_sha256,
         sent_at=exchange.sent_at,
@@ -51,6 +52,11 @@ def row_of(run_id: UUID, exchange: Exchange) -> ProviderCall:
         row.is_cut = exchange.is_cut
         row.error_code = exchange.error_code
     return row
+
+
+def _packed(body: bytes) -> bytes:
+    # Bodies with images are megabytes that hardly get smaller, and all runs wait for the writer.
+    return zlib.compress(body, 0 if len(body) > MOST_PACKED else -1)
 
 
 def body_of(call: ProviderCall) -> bytes:

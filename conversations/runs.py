@@ -142,8 +142,10 @@ def start_saved(
     user: AbstractBaseUser, configuration: Configuration, asked: Asked, owner: Owner
 ) -> Started:
     """A run of a caller who brings the whole conversation, which is stored as a new session."""
-
+    fingerprint = _fingerprint(None, configuration, asked)
     with transaction.atomic():
+        if repeated := _repeated(user, asked, fingerprint):
+            return Started(repeated, None)
         chat = sessions.create(user)
 
         def store_conversation() -> _Turn:
@@ -160,7 +162,10 @@ def start_saved(
                 last = _store_given(user, chat, last, given)
             return _Turn(last)
 
-        return _start(user, chat, configuration, asked, owner, store_conversation)
+        started = _start(user, chat, configuration, asked, owner, store_conversation, fingerprint)
+        if started.plan is None:
+            chat.delete()  # somebody was faster with the same key
+        return started
 
 
 def _store_given(
@@ -186,8 +191,9 @@ def _start(
     asked: Asked,
     owner: Owner,
     take_turn: Callable[[], _Turn],
+    fingerprint: str = "",
 ) -> Started:
-    fingerprint = _fingerprint(chat, configuration, asked)
+    fingerprint = fingerprint or _fingerprint(chat, configuration, asked)
     try:
         with transaction.atomic():
             if chat is not None:

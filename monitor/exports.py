@@ -131,8 +131,8 @@ def stream(
     format: Format,
     is_allowed: Callable[[], bool] = lambda: True,
 ) -> AsyncGenerator[bytes, None]:
-    """The bytes of the whole list. Where the database goes away in between, or the person, or
-    `is_allowed` (which may read the database) says so, it ends with what tells that it broke off."""
+    """The bytes of the whole list. Where the database or the person goes in between, or
+    `is_allowed` (which may read the database) says no, it ends with what tells of that."""
     return _Export(viewer_id, filters, format, is_allowed).parts()
 
 

@@ -57,6 +57,7 @@ EFFORTS: Final = {
     "max": Effort.HIGH,
 }
 SAVE_HEADER: Final = "X-LLMChat-Save"
+KEY_HEADER: Final = "Idempotency-Key"
 SAVE_FIELD: Final = "llmchat_save"  # of `metadata`
 YES: Final = ("true", "1", "yes")
 END: Final = b"data: [DONE]\n\n"
@@ -108,6 +109,8 @@ async def begin(
             prompt=messages.prompt_of(completion.drafts),
             parameters=completion.parameters,
             messages=await messages.prepared(completion.drafts),
+            # A run that ends with its client cannot be gone back to.
+            idempotency_key=_key(request) if completion.is_saved else "",
             source=caller.source,
         ),
         is_saved=completion.is_saved,
@@ -116,6 +119,11 @@ async def begin(
     if completion.ignored:
         headers["X-LLMChat-Ignored"] = ", ".join(completion.ignored)
     return call, headers
+
+
+def _key(request: HttpRequest) -> str:
+    """The key under which a saved call is made once, however often it is sent."""
+    return text(request.headers.get(KEY_HEADER, ""), KEY_HEADER, most=200)
 
 
 def _check(request: HttpRequest) -> tuple[Caller, Completion, Configuration]:

@@ -16,9 +16,9 @@ from django.http import HttpRequest
 from conversations.api.errors import BadParameter, Problem, Refused
 from conversations.forms import Unreadable
 
-MOST_VALUES: Final = 100_000  # in a body: what they take in memory is many times their text
-# A text as a whole, in which no mark counts; or a mark with which another value begins.
-MARK: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|([,\[{])', re.DOTALL)
+MOST_PARTS: Final = 300_000  # in a body: what they take in memory is many times their text
+# A text as a whole, or a mark with which another value begins.
+PART: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[,\[{]', re.DOTALL)
 
 
 class Fields:
@@ -169,9 +169,8 @@ def _object(data: bytes) -> Mapping[str, Any]:
 
 def _parsed(data: bytes) -> Any:
     # One after another: a list of what was found would take more than the values themselves.
-    marks = (found for found in MARK.finditer(data) if found[1])
-    if next(islice(marks, MOST_VALUES, None), None) is not None:
-        raise _too_large(f"The JSON has more than {MOST_VALUES:,} values.")
+    if next(islice(PART.finditer(data), MOST_PARTS, None), None) is not None:
+        raise _too_large(f"The JSON has more than {MOST_PARTS:,} texts and other values.")
     try:
         return json.loads(data)
     except (ValueError, RecursionError):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -224,6 +225,28 @@ def test_a_call_with_the_results_of_tools_can_be_kept_and_gone_on_with(
     assert ada_at_the_page.events(run)[-1].type == "done"
     sent = provider.requests[-1].json["messages"]
     assert {message["role"] for message in sent} == {"user", "assistant"}  # no result without call
+
+
+@pytest.mark.contract("G5")
+def test_a_saved_call_that_is_sent_again_with_its_key_is_made_once(
+    http: httpx.Client, provider: Provider
+):
+    provider.route(*openai_answer("all of it", pause=0.05))
+    headers = {"X-LLMChat-Save": "true", "Idempotency-Key": "k-1"}
+    with ThreadPoolExecutor(3) as threads:
+        answers = list(
+            threads.map(lambda _: http.post(PATH, json=call(), headers=headers), range(3))
+        )
+    answers.append(http.post(PATH, json=call(), headers=headers))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert len({answer.content for answer in answers}) == 1
+    assert len({answer.headers["X-LLMChat-Session"] for answer in answers}) == 1
+    assert len(provider.requests) == 1
+    assert (Run.objects.count(), ChatSession.objects.count()) == (1, 1)
+    other = http.post(PATH, json=call("something else"), headers=headers)
+    assert other.status_code == 409
+    assert other.json()["error"]["code"] == "IDEMPOTENCY_KEY_REUSED"
+    assert ChatSession.objects.count() == 1
 
 
 def test_nothing_is_kept_unless_it_is_asked_for(asked: Callable[..., Any]):
