@@ -207,7 +207,10 @@ def _drafts(call: Fields) -> list[Draft]:
     made: set[str] = set()  # the ids of the tool calls so far
     for turn in turns:
         turn.required("role")
-        match turn.choice("role", ("user", "assistant", "system")):
+        role = turn.choice("role", ("user", "assistant", "system"))
+        if turn.raw("content") in ("", []) and role != "assistant":
+            turn.refuse("content", "This is empty.")
+        match role:
             case "assistant":
                 drafts.append(_answer(turn, made))
             case "system":

@@ -4,16 +4,21 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 
+from conversations.models import UsageLog
 from providers.models import Configuration
 
 MOST_NAMES = 500  # more are typed
+LOOKED_AT = 1_000  # rows of a person's own
 
 
 def configurations_for(user: Any, chosen: str | None) -> list[str]:
-    """The slugs of all configurations for staff, of those they may use for others; and the one
-    that was chosen, which may be gone."""
+    """The slugs of all configurations for staff; for others of those that they may use, or have
+    used lately; and the one that was chosen, which may be gone."""
     known = Configuration.objects.all() if user.is_staff else Configuration.objects.usable_by(user)
     slugs = set(known.values_list("slug", flat=True)[:MOST_NAMES])
+    if not user.is_staff:
+        own = UsageLog.objects.visible_to(user).order_by("-started_at")
+        slugs |= set(own.values_list("configuration", flat=True)[:LOOKED_AT])
     return sorted(slugs | ({chosen} if chosen else set()))
 
 

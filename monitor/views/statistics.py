@@ -122,7 +122,7 @@ def _charts(lines: list[found.Line]) -> list[charts.Chart]:
             days,
             [charts.Series("known", "first", [_cost(one) for one in used])],
             _money,
-            _money,
+            _dollars,
             more=[f"{one.unknown_costs:,} unknown" if one.unknown_costs else "" for one in used],
         ),
     ]
@@ -153,6 +153,11 @@ def _cost(one: found.Figures) -> charts.Number:
 
 def _count(value: charts.Number) -> str:
     return figures.count(None if value is None else round(value))
+
+
+def _dollars(value: float) -> str:
+    """A round amount, as an axis has it."""
+    return f"${Decimal(repr(round(value, 10))).normalize():,f}"
 
 
 def _money(value: charts.Number) -> str:

@@ -164,7 +164,8 @@ def test_an_answer_that_is_not_whole_says_why(
     provider.route(*openai_answer("half an ans", finish=reason))
     answer = client.responses.create(**asking())
     assert (answer.status, answer.incomplete_details.reason) == (status, told)
-    last = list(client.responses.create(**asking(stream=True)))[-1]
+    *_, item, last = client.responses.create(**asking(stream=True))
+    assert (item.type, item.item.status) == ("response.output_item.done", "incomplete")
     assert last.type == "response.incomplete"
     assert last.response.output[0].status == "incomplete"
     assert last.response.output_text == "half an ans"
