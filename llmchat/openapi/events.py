@@ -1,6 +1,6 @@
 """The events of streams (contract S2 to S8), and the values in them."""
 
-from typing import Final, get_args
+from typing import Final
 
 from conversations.api.errors import STATUSES
 from conversations.models import Run
@@ -16,7 +16,6 @@ from llmchat.openapi.shapes import (
     TEXT,
     UUID,
     array,
-    constant,
     event,
     maybe,
     one_of,
@@ -27,7 +26,7 @@ from llmchat.openapi.shapes import (
 from providers.pricing import CostSource
 
 CODES: Final = tuple(STATUSES)  # each code that a run can end with has its status there
-SOURCES: Final = tuple(str(source) for source in get_args(CostSource) or CostSource)
+SOURCES: Final = tuple(str(source) for source in CostSource)
 FINISH_REASONS: Final = ("stop", "length", "tool_calls", "content_filter", "stopped")
 SHA256: Final = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 PIECE_FIELDS: Final = {
@@ -156,7 +155,9 @@ SCHEMAS: Final = {
         "chunk", PIECE_FIELDS, "A piece of the answer: joined, they are all of it (S6)."
     ),
     "ReasoningEvent": event(
-        "reasoning", PIECE_FIELDS, "A piece of the model's thinking, which is no part of the answer."
+        "reasoning",
+        PIECE_FIELDS,
+        "A piece of the model's thinking, which is no part of the answer.",
     ),
     "ToolCallEvent": event(
         "tool_call",
@@ -246,9 +247,7 @@ SCHEMAS: Final = {
             "total": told(COUNT, "Runs in flight that you may see."),
             "runs": array(ref("BoardEntry")),
             "ended": array(
-                record(
-                    {"run_id": UUID, "status": one_of([*Run.Status.values, "deleted"])}
-                )
+                record({"run_id": UUID, "status": one_of([*Run.Status.values, "deleted"])})
             ),
         },
         "What is new on the live board.",

@@ -21,7 +21,11 @@ from llmchat.openapi.shapes import (
 
 SCHEMAS: Final = {
     "Error": record(
-        {"error": record({"code": told(TEXT, "For programs."), "message": told(TEXT, "For people.")})},
+        {
+            "error": record(
+                {"code": told(TEXT, "For programs."), "message": told(TEXT, "For people.")}
+            )
+        },
         "Why nothing was done.",
     ),
     "InvalidFields": record(
@@ -59,9 +63,7 @@ SCHEMAS: Final = {
             "type": constant("error"),
             "error": record(
                 {
-                    "type": one_of(
-                        ["invalid_request_error", "api_error", *ERROR_TYPES.values()]
-                    ),
+                    "type": one_of(["invalid_request_error", "api_error", *ERROR_TYPES.values()]),
                     "message": TEXT,
                     "code": TEXT,
                 }
@@ -156,7 +158,15 @@ RESPONSES: Final = {
         ref("InvalidFields"),
         example={"errors": {"prompt": ["Write a message first."]}},
     ),
-    **{f"OpenAI{status}": _program(status, words, "OpenAIError") for status, words in PROGRAMS.items()},
+    **{
+        f"OpenAI{status}": _program(status, words, "OpenAIError")
+        for status, words in PROGRAMS.items()
+    },
+    # What the plain stream tells of the provider's trouble, which has the app's own shape.
+    **{
+        f"Failed{status}": answer(PROGRAMS[status] + _codes(status), ref("Error"))
+        for status in (500, 502, 504)
+    },
     **{
         f"Anthropic{status}": _program(status, words, "AnthropicError")
         for status, words in PROGRAMS.items()

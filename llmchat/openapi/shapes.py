@@ -179,7 +179,7 @@ def body(schema: JSONObject, *types: str, example: Any = None, required: bool = 
         media["example"] = example
     return {
         "required": required,
-        "content": {type: media for type in types or ("application/json",)},
+        "content": dict.fromkeys(types or ("application/json",), media),
     }
 
 

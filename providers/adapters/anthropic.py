@@ -4,6 +4,7 @@ Models differ in which parameters they take, and a parameter too many is a 400. 
 is known to refuse is not sent; the request as it is shown tells what was.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -154,7 +155,7 @@ class Anthropic(Adapter):
         output: JSONObject = {}
         if schema and has_format:
             output["format"] = {"type": "json_schema", "schema": schema.schema}
-        if thinking := _thinking(version, parameters):
+        if thinking := _thinking(version, parameters, messages):
             body["thinking"] = thinking
             if thinking["type"] == "adaptive" and parameters.reasoning_effort:
                 output["effort"] = parameters.reasoning_effort.value
@@ -420,7 +421,9 @@ def _tools(parameters: Parameters) -> JSONObject:
     return fields
 
 
-def _thinking(version: tuple[int, int], parameters: Parameters) -> JSONObject:
+def _thinking(
+    version: tuple[int, int], parameters: Parameters, messages: Sequence[ChatMessage]
+) -> JSONObject:
     """How much to think: newer models take an effort, older ones a number of tokens."""
     effort, tokens = parameters.reasoning_effort, parameters.reasoning_tokens
     if effort is Effort.NONE:
@@ -429,6 +432,9 @@ def _thinking(version: tuple[int, int], parameters: Parameters) -> JSONObject:
         return {}
     if version >= _NO_SAMPLER:
         return {"type": "adaptive"}
+    since = itertools.takewhile(lambda message: message.role != "assistant", reversed(messages))
+    if any(message.role == "tool" for message in since):
+        return {}  # the call before it would have to come with its signed thinking, which is gone
     budget = tokens or _BUDGETS[effort or Effort.MEDIUM]
     if parameters.max_tokens is not None:
         budget = min(budget, parameters.max_tokens - 1)

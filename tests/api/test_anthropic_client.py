@@ -230,6 +230,39 @@ def test_thinking_is_told_to_those_who_asked_for_it(anthropic: Any, provider: Pr
         assert "thinking" not in provider.requests[-1].json
 
 
+@pytest.mark.parametrize(
+    ("model", "sent"), [("claude-haiku-4-5", None), ("claude-opus-5", {"type": "adaptive"})]
+)
+def test_an_answer_to_results_is_not_asked_for_with_thinking_that_would_be_refused(
+    anthropic: Any, provider: Provider, claude: Configuration, model: str, sent: Any
+):
+    Configuration.objects.filter(pk=claude.pk).update(model=model)
+    provider.reply(*claude_answer(said("sun")))
+    made = {"type": "tool_use", "id": "c1", "name": "weather", "input": {}}
+    anthropic.messages.create(
+        model="claude",
+        max_tokens=2000,
+        thinking={"type": "enabled", "budget_tokens": 1024},
+        tools=[WEATHER],
+        messages=[
+            {"role": "user", "content": "Weather?"},
+            {
+                "role": "assistant",
+                "content": [{"type": "thinking", "thinking": "hm", "signature": ""}, made],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "c1"},
+                    {"type": "text", "text": "And tomorrow?"},
+                ],
+            },
+        ],
+    )
+    # Older models want the thinking before a call back as they signed it, and it is not kept.
+    assert provider.requests[0].json.get("thinking") == sent
+
+
 def test_a_kind_that_takes_no_number_is_told_how_much_to_think_in_its_own_way(
     anthropic: Any, provider: Provider
 ):
