@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 from conversations.models import ChatSession, Message
 
-
 MOST_SENT = 100  # earlier messages that a request may have (contract C1)
 # What tells where a message belongs and whether it counts: in a long chat the texts of the
 # messages that are not sent would be most of what is read.

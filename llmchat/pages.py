@@ -1,5 +1,7 @@
 """Pages that belong to no app: help, health, and what is shown when something is wrong."""
 
+import hashlib
+import json
 import re
 from typing import Any
 
@@ -8,15 +10,19 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.cache import add_never_cache_headers
+from django.utils.cache import add_never_cache_headers, patch_cache_control
+from django.utils.http import quote_etag
 from django.utils.safestring import mark_safe
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import condition, require_safe
 
 from conversations.views.answers import refused, wants_page
 from llmchat.health import OK, look
+from llmchat.openapi import description
+from llmchat.openapi.page import Reader
 
 DOCS = settings.BASE_DIR / "docs"
 FIRST_PAGE = "using"
+DESCRIPTION_AGE = 300  # s that others may keep it without asking again
 EXTENSIONS = ["toc", "fenced_code", "codehilite", "admonition", "tables", "sane_lists"]
 LINK_TO_PAGE = re.compile(r'href="([\w-]+)\.md(#[^"]*|)"')
 OPTIONS = {"codehilite": {"css_class": "highlight", "guess_lang": False}}
@@ -48,6 +54,29 @@ def help_page(request: HttpRequest, name: str = FIRST_PAGE) -> HttpResponse:
 
 def _title(text: str) -> str:
     return text.partition("\n")[0].lstrip("# ").strip()
+
+
+@require_safe
+def api_docs(request: HttpRequest) -> HttpResponse:
+    """What programs can call, for people to read."""
+    return render(request, "api_docs.html", {"api": Reader(description())})
+
+
+@require_safe
+@condition(etag_func=lambda request: quote_etag(_fingerprint()))
+def openapi(request: HttpRequest) -> HttpResponse:
+    """The same as an OpenAPI document. Anybody may read and keep it: there is no secret in it."""
+    response = HttpResponse(_document(), content_type="application/json")
+    patch_cache_control(response, public=True, max_age=DESCRIPTION_AGE)
+    return response
+
+
+def _document() -> bytes:
+    return json.dumps(description(), ensure_ascii=False).encode()
+
+
+def _fingerprint() -> str:
+    return hashlib.sha256(_document()).hexdigest()[:32]
 
 
 @require_safe

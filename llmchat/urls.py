@@ -18,6 +18,8 @@ urlpatterns = [
     path("accounts/logout/", accounts.LogoutView.as_view(), name="logout"),
     path("help/", pages.help_page, name="help"),
     path("help/<slug:name>/", pages.help_page, name="help_page"),
+    path("api/docs", pages.api_docs, name="api_docs"),
+    path("api/openapi.json", pages.openapi, name="openapi"),
     path("healthz", pages.health, name="health"),
     path("admin/", admin.site.urls),
 ]

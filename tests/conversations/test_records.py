@@ -24,7 +24,7 @@ from tests.servers.provider import (
 
 KEY = "sk-planted-0123456789abcdef"
 EXTRA = "extra-planted-0123456789"
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "openai": {},
     "openai over Responses": {"uses_responses": True},
     "openrouter": {},
