@@ -354,7 +354,7 @@ def _moment(dice: random.Random, days: int, now: datetime) -> datetime:
 
 
 def _origin(dice: random.Random) -> Origin:
-    kinds = (Origin.API, Origin.STREAM_TEST, Origin.REPLAY, Origin.TITLE)
+    kinds = (Origin.API, Origin.STREAM_TEST, Origin.REPLAY, Origin.COMMAND)
     return dice.choices(kinds, (70, 10, 8, 12))[0]
 
 

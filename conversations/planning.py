@@ -235,7 +235,7 @@ def _from_branch(
         ),
         limit=limit,
         window=configuration.context_window,
-        max_tokens=parameters.max_tokens,
+        max_tokens=parameters.max_tokens or configuration.adapter_class.answer_tokens,
         pictures=pictures,
         prompt_pictures=pictures.get(question.pk if question else 0, ()),
         can_see=configuration.supports(Feature.VISION),

@@ -26,7 +26,6 @@ ORIGINS = {
     Origin.REPLAY: "Replay",
     Origin.STREAM_TEST: "Stream test",
     Origin.CONNECTION_TEST: "Connection test",
-    Origin.TITLE: "Title",
 }
 
 

@@ -34,7 +34,6 @@ class Origin(models.TextChoices):
     REPLAY = "replay"  # of an earlier request, from the inspector
     STREAM_TEST = "stream_test"  # the monitor's test page
     CONNECTION_TEST = "connection_test"  # of a configuration, where it asks for an answer
-    TITLE = "title"
 
 
 class Run(models.Model):

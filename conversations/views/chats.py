@@ -178,19 +178,20 @@ def chat_context(request: HttpRequest, session_id: UUID) -> HttpResponse:
     configuration = configuration_for(user, form.cleaned_data["configuration_id"], chat)
     asked = form.asked
     branch = branches.before_next(chat)
+    max_tokens = planning.max_tokens(asked, configuration)
     selected = context.build(
         branch,
         prompt="",
         system_instructions=chat.system_instructions or configuration.system_instructions,
         limit=planning.context_limit(asked, configuration),
         window=configuration.context_window,
-        max_tokens=asked.parameters.max_tokens or configuration.max_tokens,
+        max_tokens=max_tokens,
         pictures=attachments.of(branch),
         can_see=configuration.supports(Feature.VISION),
     )
     needed = budgets.need(
         selected.input_tokens + form.prompt_tokens,
-        planning.max_tokens(asked, configuration),
+        max_tokens,
         configuration.prices,
     )
     outlook = budgets.Outlook.on(budgets.of_person(user.pk, timezone.now()), needed)

@@ -31,7 +31,7 @@ GROUPS: Final = (
     ),
 )
 INTRODUCTION: Final = """\
-Everything that programs can call. Ask with `Accept: application/json`, as many addresses are pages \
+Everything that programs can call. Ask with `Accept: application/json`: many addresses are pages \
 too.
 
 A run belongs to the server, not to a connection. Each event of a stream has an id, \

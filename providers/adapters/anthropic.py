@@ -90,6 +90,7 @@ class Anthropic(Adapter):
     label = "Anthropic"
     default_base_url = "https://api.anthropic.com"
     needs_key = True
+    answer_tokens = DEFAULT_MAX_TOKENS
     features = frozenset(Feature)
 
     def __init__(self, target: Target) -> None:

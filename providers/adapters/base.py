@@ -225,6 +225,8 @@ class Adapter(ABC):
     is_free: ClassVar[bool] = False  # prices begin at 0, and that is said (contract P7)
     # Whether a request that ends with an answer is answered with the rest of it, word for word.
     continues_answers: ClassVar[bool] = False
+    # Tokens that an answer may have where a request says nothing; None: the provider decides.
+    answer_tokens: ClassVar[int | None] = None
     features: ClassVar[frozenset[Feature]] = frozenset({Feature.STREAMING, Feature.SYSTEM})
 
     def __init__(self, target: Target) -> None:

@@ -462,3 +462,32 @@ def test_programs_that_take_anything_are_answered_in_json(
             assert refused.status_code in (401, 403)
         assert stranger.get("/").status_code == 302
         assert stranger.get(f"/chat/{chat}/").status_code == 302
+
+
+@pytest.mark.contract("C2")
+def test_room_is_kept_for_the_answer_that_a_kind_allows_by_itself(ada: Person, provider: Provider):
+    """Anthropic has to be told a limit: what the request leaves free is that, not a guess."""
+    configuration = Configuration(
+        name="Claude",
+        slug="claude",
+        kind="anthropic",
+        model="double-1",
+        base_url=provider.url,
+        context_window=20_000,
+    )
+    configuration.set_api_key("sk-ant-0123456789")
+    configuration.save()
+    chat = ada.new_chat()
+    session = ChatSession.objects.get(pk=chat)
+    parent = None
+    for number in range(4):
+        role = "assistant" if number % 2 else "user"
+        parent = Message.objects.create(
+            session=session, parent=parent, role=role, content="x", tokens=4_500
+        )
+    looked_at = ada.get(f"/chat/{chat}/context/").json()
+    assert len(looked_at["included"]) == 2  # not the four that fit beside 1,024 tokens
+    provider.reply(hang())
+    run = ada.ask(chat, "hi")
+    assert len(provider.wait_for_request(1).json["messages"]) == 3
+    ada.stop(run)
