@@ -71,7 +71,7 @@ def collected(*arguments: str, database_url: str = "") -> set[str]:
         check=False,
     )
     assert done.returncode in (0, 5), done.stdout
-    return set(re.findall(r"^(\S+)::", done.stdout, re.MULTILINE))
+    return set(re.findall(r"^(\S+?)::", done.stdout, re.MULTILINE))
 
 
 FULL_DISK, ACCOUNTS = "tests/faults/test_f13_full_disk.py", "tests/llmchat/test_accounts.py"
