@@ -296,14 +296,21 @@ class PlainText:
     def __init__(self, name: str = "The provider", line_bytes: int = LINE_BYTES) -> None:
         self.name = name
         self.line_bytes = line_bytes  # has no meaning here; all splitters have it
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        # Not utf-8-sig, which forgets a body that is nothing but the beginning of a mark.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._has_begun = False
 
     def feed(self, data: bytes) -> Iterator[str]:
-        if text := self._decoder.decode(data):
-            yield text
+        yield from self._without_mark(self._decoder.decode(data))
 
     def close(self) -> Iterator[str]:
-        if text := self._decoder.decode(b"", final=True):
+        yield from self._without_mark(self._decoder.decode(b"", final=True))
+
+    def _without_mark(self, text: str) -> Iterator[str]:
+        if text and not self._has_begun:
+            self._has_begun = True
+            text = text.removeprefix("\ufeff")
+        if text:
             yield text
 
 

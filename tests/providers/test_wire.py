@@ -302,3 +302,13 @@ def test_a_limit_ends_any_bytes_in_the_same_way_and_is_never_passed(
 def test_plain_text_is_the_same_however_it_is_cut(body, data):
     text = "".join(frames(PlainText(), data.draw(cuts(body))))
     assert text == body.decode("utf-8-sig", "replace")
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xef", b"\xef\xbb", b"\xef\xbb\xbf", b"\xef\xbb\xbfa", b"a\xef"]
+)
+def test_a_plain_text_that_begins_like_a_mark_loses_nothing_else(body):
+    assert "".join(frames(PlainText(), [body])) == body.decode("utf-8-sig", "replace")
+    assert "".join(frames(PlainText(), [bytes([b]) for b in body])) == body.decode(
+        "utf-8-sig", "replace"
+    )
