@@ -10,10 +10,14 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.cache import add_never_cache_headers, patch_cache_control
+from django.utils.cache import (
+    add_never_cache_headers,
+    get_conditional_response,
+    patch_cache_control,
+)
 from django.utils.http import quote_etag
 from django.utils.safestring import mark_safe
-from django.views.decorators.http import condition, require_safe
+from django.views.decorators.http import require_safe
 
 from conversations.views.answers import refused, wants_page
 from llmchat.health import OK, look
@@ -63,20 +67,13 @@ def api_docs(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@condition(etag_func=lambda request: quote_etag(_fingerprint()))
 def openapi(request: HttpRequest) -> HttpResponse:
     """The same as an OpenAPI document. Anybody may read and keep it: there is no secret in it."""
-    response = HttpResponse(_document(), content_type="application/json")
+    document = json.dumps(description(), ensure_ascii=False).encode()
+    response = HttpResponse(document, content_type="application/json")
+    response["ETag"] = quote_etag(hashlib.sha256(document).hexdigest())
     patch_cache_control(response, public=True, max_age=DESCRIPTION_AGE)
-    return response
-
-
-def _document() -> bytes:
-    return json.dumps(description(), ensure_ascii=False).encode()
-
-
-def _fingerprint() -> str:
-    return hashlib.sha256(_document()).hexdigest()[:32]
+    return get_conditional_response(request, etag=response["ETag"], response=response) or response
 
 
 @require_safe

@@ -37,6 +37,7 @@ too.
 A run belongs to the server, not to a connection. Each event of a stream has an id, \
 `<run id>:<number>`, with which the run can be followed from there. Fields and types of events are \
 added with time, so ignore what you do not know; none is renamed or dropped.
+The schema of a `text/event-stream` is that of each event in it.
 """
 SECURITY: Final = {
     "session": {

@@ -47,15 +47,16 @@ SESSION_ID: Final = parameter("path", "session_id", UUID, "The id of a session."
 MESSAGE_ID: Final = parameter("path", "message_id", ID, "The id of a message.")
 ATTACHMENT_ID: Final = parameter("path", "attachment_id", UUID, "The id of an image.")
 RUN_ID: Final = parameter("path", "run_id", UUID, "The id of a run.")
+EVENT_ID: Final = {"type": "string", "pattern": "^[0-9a-f-]{36}:[0-9]{1,9}$"}
 LAST_EVENT_ID: Final = [
     parameter(
         "header",
         "Last-Event-ID",
-        TEXT,
+        EVENT_ID,
         "The id of the last event that you have, `<run id>:<number>`: the next ones are sent.",
         example=f"{EXAMPLE_ID}:2",
     ),
-    parameter("query", "last_event_id", TEXT, "The same, where no header can be set."),
+    parameter("query", "last_event_id", EVENT_ID, "The same, where no header can be set."),
 ]
 PARAMETERS: Final = {
     "configuration_id": "The id or slug of a configuration. Without it, the session's.",
@@ -94,10 +95,7 @@ def schemas() -> dict[str, JSONObject]:
         description="A message to send. Numbers may come as text, and what is blank is the "
         "default.",
     )
-    message["properties"]["prompt"] |= {
-        "minLength": 1,
-        "maxLength": settings.PROMPT_MAX_CHARACTERS,
-    }
+    message["properties"]["prompt"]["maxLength"] = settings.PROMPT_MAX_CHARACTERS
     return {
         "Message": message,
         "Parameters": of_form(
@@ -197,7 +195,7 @@ def _sessions() -> dict[str, Any]:
                 "send",
                 "Send a message",
                 "Stores the message and starts a run, which goes on by itself: follow its events, "
-                "stop it, or come back later. With `Accept: application/json`; HTMX gets HTML.",
+                "stop it, or come back later.",
                 security=PAGE,
                 body=body(
                     ref("Message"),

@@ -92,7 +92,7 @@ SCHEMAS: Final = {
                 "For a run that goes on with an answer: which, and its tokens before.",
             ),
         },
-        "First of all: what was stored, before the provider is called (S4).",
+        "First of all: what was stored, before the provider is called.",
     ),
     "ContextMessage": record(
         {
@@ -139,7 +139,7 @@ SCHEMAS: Final = {
                 FREE, "The JSON body that goes to the provider, key for key. No secret is in it."
             ),
         },
-        "What is sent, exactly (S5). The one event with a name: `event: request_data`.",
+        "What is sent, exactly. The one event with a name: `event: request_data`.",
     ),
     "RetryEvent": event(
         "retry",
@@ -149,10 +149,10 @@ SCHEMAS: Final = {
             "delay": told(NUMBER, "Seconds until then."),
             "code": one_of(CODES),
         },
-        "The provider is asked again; only before the first chunk (S6).",
+        "The provider is asked again; only before the first chunk.",
     ),
     "ChunkEvent": event(
-        "chunk", PIECE_FIELDS, "A piece of the answer: joined, they are all of it (S6)."
+        "chunk", PIECE_FIELDS, "A piece of the answer: joined, they are all of it."
     ),
     "ReasoningEvent": event(
         "reasoning",
@@ -167,7 +167,7 @@ SCHEMAS: Final = {
             "name": TEXT,
             "arguments": told(TEXT, "A piece of JSON text."),
         },
-        "A piece of a tool call (S6).",
+        "A piece of a tool call.",
     ),
     "BlockEvent": event(
         "block",
@@ -177,7 +177,7 @@ SCHEMAS: Final = {
             "open": told(FLAG, "Whether more of it may come."),
             "tokens": told(COUNT, "Estimated, of the answer so far."),
         },
-        "A rendered block, in place of chunks, with `view=html` (S2).",
+        "A rendered block, in place of chunks, with `view=html`.",
     ),
     "DoneEvent": event(
         "done",
@@ -204,7 +204,7 @@ SCHEMAS: Final = {
             ),
             "metrics": ref("Metrics"),
         },
-        "The end of an answer, stopped or not; it is stored by then (S7).",
+        "The end of an answer, stopped or not; it is stored by then.",
     ),
     "ErrorEvent": event(
         "error",
@@ -216,7 +216,7 @@ SCHEMAS: Final = {
             "assistant_message_id": maybe(ID),
             **CHECK_FIELDS,
         },
-        "The end of a run that failed; what there is of its answer is kept (S8).",
+        "The end of a run that failed; what there is of its answer is kept.",
     ),
     "BoardEntry": record(
         {
@@ -266,7 +266,7 @@ SCHEMAS: Final = {
                 record({"code": TEXT, "message": TEXT}), "Why the answer ends here, if it failed."
             ),
         },
-        "A piece of text (A2).",
+        "A piece of text.",
     ),
     "Anything": told(ANY, "Any JSON value."),
 }

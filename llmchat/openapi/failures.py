@@ -104,12 +104,12 @@ APP: Final = {
         "This is more than the server takes in one request.",
     ),
     429: (
-        "A limit or a budget is reached.",
+        "A limit or a budget is reached. `Retry-After` says how long to wait, where it helps.",
         "TOO_MANY_RUNS",
         "Too many of your answers are being written. Wait until one has ended.",
     ),
     503: (
-        "The server is restarting, or cannot store anything.",
+        "The server is restarting, or cannot store anything; `Retry-After` says how long to wait.",
         "STORAGE_UNAVAILABLE",
         "The server cannot store anything right now. Try again in a moment.",
     ),

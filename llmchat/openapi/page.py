@@ -4,6 +4,8 @@ lines. All of it is ours, so the HTML made here holds nothing that a user wrote.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
 from typing import Any, Final
 
 import markdown
@@ -11,17 +13,14 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from conversations.rendering.highlighting import highlight
+from llmchat.openapi.shapes import STREAM
 
 DEEPEST: Final = 4  # levels of fields within fields that are shown
-BOUNDS: Final = (
-    ("minLength", "at least {:,} characters"),
-    ("maxLength", "at most {:,} characters"),
-    ("minimum", "from {:,}"),
-    ("maximum", "to {:,}"),
-    ("minItems", "at least {:,} items"),
-    ("maxItems", "at most {:,} items"),
-    ("maxProperties", "at most {:,} fields"),
-    ("pattern", "matches {}"),
+RANGES: Final = (
+    ("minimum", "maximum", ""),
+    ("minLength", "maxLength", " characters"),
+    ("minItems", "maxItems", " items"),
+    ("minProperties", "maxProperties", " fields"),
 )
 
 
@@ -38,9 +37,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is sent or answered in one content type. `events` are the schemas of a stream."""
+    """What is sent or answered, in one content type or another. `events` are the schemas of a
+    stream."""
 
-    type: str
+    types: Sequence[str]
     shape: SafeString
     lines: Sequence[Line]
     events: Sequence[SafeString]
@@ -49,10 +49,13 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """`is_shared` for one that many operations have, which is told in a line."""
+
     status: str
     description: SafeString
     headers: Sequence[Line]
     contents: Sequence[Content]
+    is_shared: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,8 @@ class Reader:
                 )
 
     def _answer(self, status: str, response: Mapping[str, Any]) -> Answer:
-        if ref := response.get("$ref"):
+        ref = response.get("$ref", "")
+        if ref:
             response = self._description["components"]["responses"][_name(ref)]
         headers = response.get("headers", {}).items()
         return Answer(
@@ -153,6 +157,7 @@ class Reader:
             _prose(response["description"]),
             [_parameter({"name": name, **header}) for name, header in headers],
             list(_contents(response)),
+            bool(ref),
         )
 
     def _security(self, security: Sequence[Mapping[str, Any]]) -> str:
@@ -168,18 +173,29 @@ class Reader:
 
 
 def _contents(told: Mapping[str, Any]) -> Iterator[Content]:
-    for type, media in told.get("content", {}).items():
+    content = told.get("content", {})
+    by_media = groupby(content, key=content.__getitem__)  # a form has the fields of the JSON
+    for media, types in ((media, list(types)) for media, types in by_media):
         schema = media["schema"]
+        events = list(_events(schema)) if STREAM in types else []
         example = media.get("example")
         if not isinstance(example, str):
             example = "" if example is None else json.dumps(example, indent=2, ensure_ascii=False)
         yield Content(
-            type=type,
+            types=types,
             shape=_type(schema),
-            lines=list(_lines(schema)),
-            events=[_type(one) for one in media.get("x-event-data", [])],
+            lines=[] if events else list(_lines(schema)),
+            events=events,
             example=mark_safe(highlight(example, "json")),  # noqa: S308 - escaped there
         )
+
+
+def _events(schema: Mapping[str, Any]) -> Iterator[SafeString]:
+    """What the `data` of the events of a stream can be."""
+    data = schema["properties"]["data"]
+    for one in data.get("anyOf", [data]):
+        inner = one.get("contentSchema", one)
+        yield from map(_type, inner.get("anyOf", [inner]))
 
 
 def _parameter(told: Mapping[str, Any]) -> Line:
@@ -199,12 +215,28 @@ def _lines(schema: Mapping[str, Any], depth: int = 0) -> Iterator[Line]:
         return
     if isinstance(schema.get("items"), Mapping):
         yield from _lines(schema["items"], depth)
-    for one in schema.get("anyOf", []):
-        yield from _lines(one, depth)
-    required = schema.get("required", [])
-    for name, field in schema.get("properties", {}).items():
+    fields, required = _fields(schema)
+    for name, field in fields.items():
         yield Line(depth, name, _type(field), name in required, _described(field))
         yield from _lines(field, depth + 1)
+
+
+def _fields(schema: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The fields of an object, or of all that may stand in its place, and those that it always
+    has."""
+    variants = [one for one in schema.get("anyOf", []) if one.get("type") != "null"]
+    if not variants:
+        return schema.get("properties", {}), set(schema.get("required", []))
+    found: dict[str, list[Any]] = {}
+    for one in variants:
+        for name, field in one.get("properties", {}).items():
+            if field not in found.setdefault(name, []):
+                found[name].append(field)
+    required = set.intersection(*(set(one.get("required", [])) for one in variants))
+    merged = {
+        name: fields[0] if len(fields) == 1 else {"anyOf": fields} for name, fields in found.items()
+    }
+    return merged, required
 
 
 def _type(schema: Mapping[str, Any]) -> SafeString:
@@ -219,7 +251,8 @@ def _type(schema: Mapping[str, Any]) -> SafeString:
     if "enum" in schema:
         return format_html("{}", " | ".join(json.dumps(value) for value in schema["enum"]))
     if "anyOf" in schema:
-        return format_html_join(" or ", "{}", ((_type(one),) for one in schema["anyOf"]))
+        told = dict.fromkeys(_type(one) for one in schema["anyOf"])
+        return format_html_join(" or ", "{}", ((one,) for one in told))
     types = schema.get("type", [])
     types = [types] if isinstance(types, str) else types
     words = [
@@ -235,17 +268,29 @@ def _type(schema: Mapping[str, Any]) -> SafeString:
 
 def _described(schema: Mapping[str, Any], words: str = "") -> SafeString:
     """What is said of a value, and its bounds."""
-    bounds = ", ".join(said.format(schema[name]) for name, said in BOUNDS if name in schema)
     text = words or schema.get("description", "")
-    return format_html(
-        "{}{}{}", _inline(text), " " if text and bounds else "", bounds and f"({bounds})"
-    )
+    bounds = [
+        bound + unit
+        for least, most, unit in RANGES
+        if (bound := _range(schema.get(least), schema.get(most)))
+    ]
+    if pattern := schema.get("pattern"):
+        bounds.append(f"matches {pattern}")
+    return format_html("{} {}", _inline(text), f"({', '.join(bounds)})" if bounds else "")
+
+
+def _range(least: float | None, most: float | None) -> str:
+    """That every count is at least 0 goes without saying."""
+    if most is None:
+        return f"at least {least:,}" if least else ""
+    return f"at most {most:,}" if least is None else f"{least:,} to {most:,}"
 
 
 def _name(ref: str) -> str:
     return ref.rpartition("/")[2]
 
 
+@lru_cache(maxsize=1024)  # the same for all who read the page
 def _prose(text: str) -> SafeString:
     return mark_safe(markdown.markdown(text))  # noqa: S308 - from this package
 

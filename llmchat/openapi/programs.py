@@ -6,6 +6,7 @@ from django.conf import settings
 
 from conversations.api import anthropic_answer, anthropic_request, completions
 from conversations.api.messages import MOST_MESSAGES, ROLES
+from llmchat.openapi.chat import EVENT_ID
 from llmchat.openapi.shapes import (
     COUNT,
     FLAG,
@@ -38,7 +39,6 @@ from llmchat.openapi.shapes import (
 
 URL: Final = {"type": "string", "format": "uri"}
 FAILURES: Final = (400, 401, 404, 405, 409, 413, 429, 500, 502, 503, 504)
-COMPLETION_CHUNKS: Final = ("ChatCompletionChunk", "OpenAIError")
 QUESTION: Final = [{"role": "user", "content": "Why is the sky blue?"}]
 SAVE: Final = [
     parameter(
@@ -106,7 +106,9 @@ def paths() -> dict[str, Any]:
                         answer("The answer;", ref("ChatCompletion"), headers=RUN_HEADERS),
                         stream(
                             "with `stream` its chunks, and `data: [DONE]` at the end.",
-                            *COMPLETION_CHUNKS,
+                            "ChatCompletionChunk",
+                            "OpenAIError",
+                            end="[DONE]",
                         ),
                     ),
                     **responses("OpenAI", *FAILURES),
@@ -226,7 +228,10 @@ def paths() -> dict[str, Any]:
                         example='{"temperature": 0.2}',
                     ),
                     parameter(
-                        "header", "Last-Event-ID", TEXT, "The last event that you have of a run."
+                        "header",
+                        "Last-Event-ID",
+                        EVENT_ID,
+                        "The last event that you have of a run.",
                     ),
                 ],
                 answers={**_texts(), 204: answer("The run is over, and you have all of it.")},
@@ -243,10 +248,14 @@ def paths() -> dict[str, Any]:
 
 
 def _texts() -> dict[int, JSONObject]:
-    headers = {name: told for name, told in RUN_HEADERS.items() if "Ignored" not in name}
-    optional = {name: {**told, "required": False} for name, told in headers.items()}
+    # A stream that is resumed has none of them.
+    headers = {
+        name: {**one, "required": False}
+        for name, one in RUN_HEADERS.items()
+        if name != "X-LLMChat-Ignored"
+    }
     return {
-        200: stream("The texts.", "TextEvent", headers=optional),
+        200: stream("The texts.", "TextEvent", headers=headers),
         **responses("App", 400, 401, 403, 404, 413, 422, 429, 503),
         **responses("Failed", 500, 502, 504),
     }

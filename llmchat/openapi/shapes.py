@@ -71,6 +71,8 @@ def maybe(schema: JSONObject) -> JSONObject:
         return {**schema, "type": [schema["type"], "null"]}
     if "enum" in schema:
         return {**schema, "enum": [*schema["enum"], None]}
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
     return either(schema, {"type": "null"})
 
 
@@ -96,7 +98,7 @@ def of_field(field: forms.Field) -> JSONObject:
         case forms.DateTimeField():
             return {"type": "string"}
         case _:
-            schema = {"type": "string"}
+            schema = {"type": "string", **({"minLength": 1} if field.required else {})}
     bounds = {"minimum": "min_value", "maximum": "max_value", "maxLength": "max_length"}
     for name, attribute in bounds.items():
         if (bound := getattr(field, attribute, None)) is not None:
@@ -137,15 +139,15 @@ def operation(
     body: JSONObject | None = None,
 ) -> JSONObject:
     """One method of one address. `name` is unique; `description` may be Markdown."""
-    told: JSONObject = {"operationId": name, "summary": summary}
+    described: JSONObject = {"operationId": name, "summary": summary}
     if description:
-        told["description"] = description
+        described["description"] = description
     if listed := list(parameters):
-        told["parameters"] = listed
+        described["parameters"] = listed
     if body is not None:
-        told["requestBody"] = body
-    told["responses"] = {str(status): answers[status] for status in sorted(answers)}
-    return {**told, "security": security}
+        described["requestBody"] = body
+    described["responses"] = {str(status): answers[status] for status in sorted(answers)}
+    return {**described, "security": security}
 
 
 def parameter(
@@ -185,6 +187,7 @@ def body(schema: JSONObject, *types: str, example: Any = None, required: bool = 
 
 FORM: Final = "application/x-www-form-urlencoded"
 JSON: Final = "application/json"
+STREAM: Final = "text/event-stream"
 
 
 def answer(
@@ -210,17 +213,22 @@ def answer(
 def stream(
     description: str,
     *events: str,
+    end: str = "",
     example: str = "",
     headers: Mapping[str, JSONObject] | None = None,
 ) -> JSONObject:
-    """Server-sent events. OpenAPI 3.1 has no word for what each of them is: the schemas of their
-    `data` are named in `x-event-data`."""
-    response = answer(description, TEXT, "text/event-stream", headers=headers)
-    media = response["content"]["text/event-stream"]
-    media["x-event-data"] = [ref(name) for name in events]
-    if example:
-        media["example"] = example
-    return response
+    """Server-sent events, whose `data` is the JSON of these schemas or the text `end`. OpenAPI 3.1
+    has no word for the parts of a stream, so the schema is that of each event."""
+    refs = [ref(name) for name in events]
+    data = {
+        "type": "string",
+        "contentMediaType": JSON,
+        "contentSchema": either(*refs) if len(refs) > 1 else refs[0],
+    }
+    sent = record(
+        {"id?": TEXT, "event?": TEXT, "data": either(data, constant(end)) if end else data}
+    )
+    return answer(description, sent, STREAM, example=example or None, headers=headers)
 
 
 def joined(*answers: JSONObject) -> JSONObject:
