@@ -17,7 +17,7 @@ overdrawn by that much, and the next request is refused.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from math import ceil
 from typing import Any
 
@@ -118,6 +118,10 @@ class Limit:
         """For people: "$0.20 of $1.00", or "200 of 1,000 tokens"."""
         left = dollars(self.left) if self.is_money else f"{self.left:,f}"
         return f"{left} of {self.words(self.most)}"
+
+    def wanted_words(self, amount: Decimal) -> str:
+        """The same for what a request needs, rounded up: it must not look as if it had room."""
+        return dollars(amount, ROUND_UP) if self.is_money else self.words(amount)
 
     def words(self, amount: Decimal) -> str:
         """An amount of it, for people: "$1.28", or "1,280 tokens"."""
@@ -257,8 +261,9 @@ def _exceeded(needed: Need, moment: datetime, full: Sequence[int]) -> BudgetExce
             why += f"; answers under way hold back {limit.words(limit.reserved)}"
         if limit.used + wanted <= limit.most:
             retry_after = RETRY_WHILE_HELD
+    may = "cost" if limit.is_money else "use"
     return BudgetExceeded(
-        f"This request may {'cost' if limit.is_money else 'use'} up to {limit.words(wanted)}, "
+        f"This request may {may} up to {limit.wanted_words(wanted)}, "
         f"{why}. {limit.reset} To ask for less, lower Max tokens or send fewer earlier messages.",
         retry_after,
     )

@@ -52,7 +52,8 @@ def entries(run: Run, sent: dict[str, Any]) -> list[Entry]:
         if message["id"] is None
     ]
     reasons = {left_out["id"]: left_out["reason"] for left_out in sent.get("left_out", ())}
-    for pk, role, text, tokens in _stored(run, sent):
+    # A caller who brings the whole conversation has it sent whole; what is stored are its copies.
+    for pk, role, text, tokens in [] if unnamed else _stored(run, sent):
         if pk not in found:
             reason = reasons.pop(pk, "branch")
             found[pk] = Entry(pk, role, text, tokens, REASONS.get(reason, reason))

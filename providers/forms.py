@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.functional import cached_property
 
 from providers import validators
 from providers.adapters import registry
@@ -91,6 +92,15 @@ class ConfigurationForm(CustomFields, ConfigurationModelForm):
     class Meta:
         model = Configuration
         exclude = ("api_key", "request", "response")  # the admin's fieldsets name the others
+
+    @cached_property
+    def changed_data(self) -> list[str]:
+        """The fields that the history names. Those of custom endpoints lie hidden for other kinds,
+        with what a browser sends for fields that nobody has touched."""
+        changed: list[str] = super().changed_data
+        if self.cleaned_data.get("kind") == Custom.kind:
+            return changed
+        return [name for name in changed if name not in CustomFields.base_fields]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -326,6 +326,8 @@ class Configuration(models.Model):
         for name in ("extra_headers", "extra_body", "request", "response"):
             if not isinstance(getattr(self, name), dict):
                 errors[name] = 'Write an object, as {"name": "value"}.'
+        if self.uses_responses and self.kind != "openai":
+            errors["uses_responses"] = "Only the kind openai has this. Take the tick out."
         if self.is_default and not self.is_active:
             errors["is_default"] = "Only an active configuration can be the default."
         is_known = self.kind in registry.kinds()

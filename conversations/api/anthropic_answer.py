@@ -4,6 +4,7 @@ Source: Anthropic API reference, "Create a Message", "Streaming Messages" and "E
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from conversations.api.anthropic_request import Wanted
@@ -171,7 +172,8 @@ class Stream:
                 yield self._data("message_delta", {"delta": stop, "usage": usage}, event)
                 yield _data("message_stop", {})
             case "error":
-                yield self.failure(Problem.of_end(event.fields))
+                problem = Problem.of_end(event.fields)
+                yield self.failure(replace(problem, headers=self._call.headers))
 
     def _tool_call(self, event: RunEvent) -> Iterator[bytes]:
         piece = event.fields

@@ -43,6 +43,7 @@ TYPES: Final = {
     409: "conflict_error",
     429: "rate_limit_error",
 }
+SOON: Final = 60  # s that a client may wait by itself
 QUOTAS: Final = ("QUOTA_EXCEEDED", "BUDGET_EXCEEDED")  # which waiting does not help with
 
 
@@ -123,7 +124,8 @@ def problem_of(error: Exception) -> Problem:
                 error.code,
                 error.message,
                 retry_after=error.retry_after,
-                is_final=error.code in QUOTAS,
+                # A budget whose next room is near is worth the wait; a month is not.
+                is_final=error.code in QUOTAS and not 0 < (error.retry_after or 0) <= SOON,
             )
         case Http404():
             return Problem(404, "NOT_FOUND", "There is nothing here that you may see.")

@@ -141,13 +141,12 @@ class Answer:
         """What tells of a failure in the middle of a stream: once for clients that look at its
         fields, once for those that look for an `error`, and as the state of the response."""
         told = problem.openai["error"]
-        error = self._data(
+        failed = self._response("failed", [item.shown("incomplete") for item in self._items])
+        failed["error"] = {"code": problem.code, "message": problem.message}
+        return self._data("response.failed", {"response": failed}) + self._data(
             "error",
             {"code": problem.code, "message": problem.message, "param": None, "error": told},
         )
-        failed = self._response("failed", [item.shown("incomplete") for item in self._items])
-        failed["error"] = {"code": problem.code, "message": problem.message}
-        return self._data("response.failed", {"response": failed}) + error
 
     # ---- the events of a run
 

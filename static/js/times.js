@@ -1,6 +1,5 @@
 /** `<local-time datetime="…">`: the reader's own time, with the exact UTC moment on hover. */
 
-const YEAR = 300 * 86_400_000; // ms after which the year is named
 const clock = { hour: "2-digit", minute: "2-digit" };
 const date = { day: "numeric", month: "short" };
 // Made once: a page may have hundreds of times, and each formatter takes a while.
@@ -15,7 +14,7 @@ function label(moment, isFull) {
   if (isFull) return formats.full.format(moment);
   const now = new Date();
   if (moment.toDateString() === now.toDateString()) return formats.time.format(moment);
-  return formats[now - moment > YEAR ? "year" : "date"].format(moment);
+  return formats[moment.getFullYear() === now.getFullYear() ? "date" : "year"].format(moment);
 }
 
 class LocalTime extends HTMLElement {

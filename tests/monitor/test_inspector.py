@@ -7,11 +7,15 @@ import shutil
 import subprocess
 from typing import Any
 
+import httpx
 import pytest
+from django.contrib.auth.models import User
 
+from conversations import tokens
 from conversations.models import Message
 from providers.models import Configuration
 from tests.people import Person
+from tests.servers.app import AppServer
 from tests.servers.provider import Provider, json_answer, openai_answer
 
 pytestmark = pytest.mark.contract("M2")
@@ -200,3 +204,24 @@ class TestDifference:
         chat = ada.new_chat()
         asked(ada, chat, "first")
         assert "too long" in part(ada, asked(ada, chat, "second"), "difference/")
+
+
+@pytest.mark.contract("A1")
+def test_the_ledger_of_a_saved_call_has_each_message_once_as_sent(
+    app: AppServer, ada: Person, openai: Configuration, provider: Provider
+):
+    provider.reply(*openai_answer("fine"))
+    _, secret = tokens.make(User.objects.get(username="ada"), "laptop")
+    said = [("user", "one"), ("assistant", "two"), ("user", "three")]
+    answer = httpx.post(
+        f"{app.url}/v1/chat/completions",
+        json={
+            "model": "double",
+            "messages": [{"role": role, "content": text} for role, text in said],
+        },
+        headers={"Authorization": f"Bearer {secret}", "X-LLMChat-Save": "true"},
+        trust_env=False,
+    )
+    shown = part(ada, {"run_id": answer.headers["X-LLMChat-Run"]})
+    assert shown.count("<td>yes</td>") == 2
+    assert "left out: " not in shown

@@ -313,6 +313,16 @@ class TestSecrets:
             assert any(row.api_key.token.encode() in bytes_of(file) for file in files[1:])
         assert not [file for file in files if MARKED.encode() in bytes_of(file)]
 
+    def test_the_history_names_nothing_that_was_not_changed(self, admin_client, row):
+        page = admin_client.get(change(row))
+        form = page.context["adminform"].form
+        shown = {bound.html_name: bound.value() for bound in form}
+        fields = {name: value for name, value in shown.items() if value not in (None, False, "")}
+        fields |= {"extra_headers": "{}", "extra_body": "{}", "request_method": "POST"}
+        fields |= {"request_auth": "bearer", "request_messages": "openai", "response_format": "sse"}
+        admin_client.post(change(row), fields)
+        assert LogEntry.objects.get().get_change_message() == "No fields changed."
+
     def test_the_history_says_that_a_key_was_set_and_not_which(self, admin_client):
         admin_client.post(reverse(ADD), posted(api_key=MARKED))
         row = Configuration.objects.get()
