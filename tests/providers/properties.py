@@ -20,7 +20,6 @@ prop = settings(
     max_examples=200,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=bool(os.environ.get("CI")),
-    database=None if os.environ.get("CI") else settings.default.database,
 )
 
 
