@@ -88,6 +88,7 @@ def test_an_image_is_attached_sent_and_shown(
     chat: Chat, tray: Tray, openai: Configuration, provider: Provider, watch: Watch
 ):
     watch.allow("favicon")  # a page that is an image has no link to ours
+    watch.allow("frame is sandboxed")  # it runs no script, not even one of the test's own tools
     provider.reply(*openai_answer("A yellow disc."))
     tray.choose(payload("first.png"), payload("second.png", drawing(90, 300)))
     expect(tray.ready).to_have_count(2)
