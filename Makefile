@@ -81,24 +81,31 @@ on_postgres := $(PY) -m tests.servers.postgres
 
 # Secrets and databases of their own, so that nothing depends on what this machine has.
 fresh_data = DATA_DIR=$$(mktemp -d) && export DATA_DIR && trap 'rm -rf "$$DATA_DIR"' EXIT
-# Exit code 5 is "no tests", and right where ARGS selects only tests of the other call.
-pytest = $(2) $(PY) -m pytest $(1) $(ARGS); \
-	case $$? in 0) ran=1 ;; 5) $(if $(ARGS),,failed=1) ;; *) ran=1 failed=1 ;; esac
+pytest = $(2) $(PY) -m pytest $(1) $(ARGS)
+# Exit code 5 is "no tests", and right where ARGS selects only tests of another call.
+count = case $$? in 0) ran=1 ;; 5) $(if $(ARGS),,failed=1) ;; *) ran=1 failed=1 ;; esac
+side_by_side := $(and $(strip $(other_tests)),$(strip $(postgres_tests) $(browser_tests)))
 
 # The whole suite is three calls of pytest: all but the browser on SQLite, what uses the database
 # once more on PostgreSQL, and the browser, as Playwright keeps an event loop in the main thread.
+# Most of the time they wait, so the first goes on beside the others, and its report comes last.
 # Some pages are also opened through nginx, which is installed where that is possible.
 # With TESTS there is none on PostgreSQL; for that, in the environment of .venv:
 #   python -m tests.servers.postgres python -m pytest FILE
 test: $(VENV)/.dev ## Run every test; TESTS=tests/monitor and ARGS="-k name" for some
 	@$(fresh_data); export DATABASE_URL= REDIS_URL=; ran=0 failed=0; \
 	$(PY) manage.py collectstatic --no-input --verbosity 0 || exit 1; \
-	$(if $(strip $(other_tests)),$(call pytest,--ignore=tests/browser $(other_tests));) \
-	$(if $(strip $(postgres_tests)),$(call pytest,-m database $(postgres_tests),$(on_postgres));) \
+	$(if $(side_by_side),mkdir "$$DATA_DIR/beside"; \
+		DATA_DIR="$$DATA_DIR/beside" $(call pytest,--ignore=tests/browser $(other_tests)) \
+			>"$$DATA_DIR/report" 2>&1 & beside=$$!; trap 'kill $$beside; exit 130' INT TERM;, \
+	$(if $(strip $(other_tests)),$(call pytest,--ignore=tests/browser $(other_tests)); $(count);)) \
+	$(if $(strip $(postgres_tests)),\
+		$(call pytest,-m database $(postgres_tests),$(on_postgres)); $(count);) \
 	$(if $(strip $(browser_tests)),\
-		CHROMIUM=$$($(PY) -m tests.browser.chromium) || exit 1; export CHROMIUM; \
+		CHROMIUM=$$($(PY) -m tests.browser.chromium) && export CHROMIUM || failed=1; \
 		$(PY) -m tests.servers.nginx >/dev/null; \
-		$(call pytest,$(browser_tests));) \
+		$(call pytest,$(browser_tests)); $(count);) \
+	$(if $(side_by_side),wait $$beside; $(count); cat "$$DATA_DIR/report";) \
 	[ $$ran = 1 ] && [ $$failed = 0 ]
 
 soak: $(VENV)/.dev ## Look for SOAK_MINUTES (5) whether anything gets lost, with SOAK_SEED

@@ -1,5 +1,6 @@
 """Fixtures for all tests: the app on a real socket, people in it, and configurations."""
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,11 @@ pytest_plugins = [
 ]
 
 PASSWORD = "correct horse battery staple"
+
+
+def pytest_configure() -> None:
+    # A shell has what it starts in the background ignore Ctrl+C, and so would the servers of tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
